@@ -1,0 +1,243 @@
+"""Histories: who did what, when, as jagged arrays.
+
+    user_ids   u0        u1   u2
+    offsets    0         3    3    5          user u owns rows offsets[u] : offsets[u + 1]
+    item_ix    4  1  4        0  2            in time order; ties in an order drawn from a seed
+    ts         10 20 30       15 15           UTC microseconds
+
+The arrays may be memory-mapped: nothing here copies all of them. The same type carries the training
+data of a model and the batch of users (or anonymous sessions) that a request asks about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from vitrina.errors import InputError
+from vitrina.ids import UNKNOWN, Ids
+from vitrina.schema import DEFAULT_EVENT, ByteArray, FloatArray, IntArray, LongArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Histories:
+    """Jagged histories of U users over a vocabulary of I items, N rows in all."""
+
+    user_ids: Ids | pl.Series
+    """External id of each user (`Ids`, sorted) or of each query (a Series, any order, may repeat). Length U."""
+    items: Ids
+    """Vocabulary of items. Length I."""
+    offsets: LongArray
+    """(U + 1,)"""
+    item_ix: IntArray
+    """(N,), each in [0, I)"""
+    ts: LongArray
+    """(N,), UTC microseconds, non-decreasing within a user"""
+    event: ByteArray
+    """(N,), code of the event in `event_names`"""
+    event_names: tuple[str, ...] = (DEFAULT_EVENT,)
+    weight: FloatArray | None = None
+    """(N,), or None where every row weighs 1"""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return int(self.offsets[-1] - self.offsets[0])
+
+    @property
+    def n_items(self) -> int:
+        """I."""
+        return len(self.items)
+
+    @cached_property
+    def lengths(self) -> LongArray:
+        """Rows per user. Shape (U,)."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def user_rows(self) -> IntArray:
+        """Position of the user of each row. Shape (N,)."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
+
+    @property
+    def query_ids(self) -> pl.Series:
+        """External ids as a Series. Shape (U,)."""
+        return self.user_ids.values if isinstance(self.user_ids, Ids) else self.user_ids
+
+    def of(self, user_ids: pl.Series) -> "Histories":
+        """Histories of the given users in the given order; an unknown user has an empty history. Shape (B,)."""
+        if not isinstance(self.user_ids, Ids):
+            raise InputError("histories of queries cannot be looked up by user; ask the training histories")
+        return replace(self.rows(self.user_ids.ix(user_ids)), user_ids=user_ids)
+
+    def rows(self, user_ix: IntArray) -> "Histories":
+        """Histories at the given positions, -1 for an empty one; arrays are copied. Shape (B,)."""
+        user_ix = np.asarray(user_ix, dtype=np.int64)
+        known = np.maximum(user_ix, 0)
+        lengths = (
+            np.where(user_ix >= 0, self.lengths[known], 0) if len(self) else np.zeros(len(user_ix), np.int64)
+        )
+        starts = self.offsets[:-1][known] if len(self) else np.zeros(len(user_ix), np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        take = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        ids = self.query_ids.gather(pl.Series(known, dtype=pl.UInt32).set(pl.Series(user_ix < 0), None))
+        return self._with_rows(ids, offsets, take)
+
+    def last(self, n: int) -> "Histories":
+        """At most the latest n rows of each user."""
+        lengths = np.minimum(self.lengths, n)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        take = np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - lengths - offsets[:-1], lengths)
+        return self._with_rows(self.user_ids, offsets, take)
+
+    def only(self, row_mask: np.ndarray) -> "Histories":
+        """The rows where the mask is true, of the same users. `row_mask` has shape (N,)."""
+        kept = np.concatenate([[0], np.cumsum(row_mask)])[self.offsets]
+        return self._with_rows(self.user_ids, kept.astype(np.int64), np.flatnonzero(row_mask))
+
+    def user_item(self, *, binary: bool = True) -> sparse.csr_matrix:
+        """Matrix of users by items, float32, shape (U, I).
+
+        Args:
+            binary: True gives 1 for every pair that occurs; False gives the sum of the weights of its rows.
+        """
+        weight = np.ones(self.n_rows, dtype=np.float32) if self.weight is None else np.asarray(self.weight)
+        matrix = sparse.csr_matrix(
+            (weight, np.asarray(self.item_ix), np.asarray(self.offsets)),
+            shape=(len(self), self.n_items),
+            copy=True,
+        )
+        matrix.sum_duplicates()
+        if binary:
+            matrix.data[:] = 1.0
+        return matrix
+
+    def item_counts(self) -> LongArray:
+        """Rows per item. Shape (I,)."""
+        return np.bincount(self.item_ix, minlength=self.n_items).astype(np.int64)
+
+    def item_user_counts(self) -> LongArray:
+        """Distinct users per item. Shape (I,)."""
+        return np.bincount(self.user_item().indices, minlength=self.n_items).astype(np.int64)
+
+    def reindex(self, items: Ids) -> "Histories":
+        """The same histories over another vocabulary; rows whose item it lacks are left out."""
+        if items == self.items:
+            return self
+        translated = items.ix(self.items.values)[self.item_ix]
+        known = translated != UNKNOWN
+        kept = self.only(known)
+        return replace(kept, items=items, item_ix=translated[known])
+
+    def frame(self) -> pl.DataFrame:
+        """A long frame: user_id, item_id, ts, event, weight, one row a row."""
+        event = pl.Series(np.asarray(self.event)).replace_strict(
+            list(range(len(self.event_names))), list(self.event_names), return_dtype=pl.String
+        )
+        columns = {
+            "user_id": self.query_ids.gather(pl.Series(self.user_rows, dtype=pl.UInt32)),
+            "item_id": self.items.take(self.item_ix),
+            "ts": pl.Series(np.asarray(self.ts)).cast(pl.Datetime("us", "UTC")),
+            "event": event,
+        }
+        if self.weight is not None:
+            columns["weight"] = pl.Series(np.asarray(self.weight))
+        return pl.DataFrame(columns)
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame, *, items: Ids | None = None, seed: int = 0) -> "Histories":
+        """Histories of a checked frame that fits in memory.
+
+        Args:
+            frame: user_id, item_id, ts (UTC microseconds) and, if there, event and weight.
+            items: the vocabulary; None takes the items of the frame. Rows of other items are left out.
+            seed: draws the order of a user's rows of equal ts.
+        """
+        users = Ids(frame["user_id"])
+        items = Ids(frame["item_id"]) if items is None else items
+        item_ix = items.ix(frame["item_id"])
+        known = item_ix != UNKNOWN
+        frame, item_ix = frame.filter(pl.Series(known)), item_ix[known]
+        user_ix = users.ix(frame["user_id"])
+        ts = frame["ts"].dt.timestamp("us").to_numpy() if len(frame) else np.zeros(0, np.int64)
+        order = time_order(user_ix, ts, item_ix, seed)
+        names = (
+            tuple(sorted(frame["event"].unique().to_list())) if "event" in frame.columns else (DEFAULT_EVENT,)
+        )
+        code = {name: at for at, name in enumerate(names)}
+        event = (
+            frame["event"].replace_strict(code, return_dtype=pl.UInt8).to_numpy()
+            if "event" in frame.columns and len(frame)
+            else np.zeros(len(frame), np.uint8)
+        )
+        weight = frame["weight"].cast(pl.Float32).to_numpy()[order] if "weight" in frame.columns else None
+        counts = np.bincount(user_ix, minlength=len(users))
+        return cls(
+            user_ids=users,
+            items=items,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            item_ix=item_ix[order],
+            ts=ts[order],
+            event=event[order],
+            event_names=names or (DEFAULT_EVENT,),
+            weight=weight,
+        )
+
+    @classmethod
+    def from_lists(
+        cls, items: Ids, lists: Sequence[Sequence[object]], *, ts: int = 0
+    ) -> tuple["Histories", list[int]]:
+        """Anonymous sessions, each a list of external item ids in time order, all at time `ts`.
+
+        Returns:
+            The histories, and how many unknown items were left out of each session.
+        """
+        coded = [items.ix(session) for session in lists]
+        known = [ix[ix != UNKNOWN] for ix in coded]
+        n_rows = sum(map(len, known))
+        histories = cls(
+            user_ids=pl.Series("query_id", np.arange(len(lists)), dtype=pl.Int64),
+            items=items,
+            offsets=np.concatenate([[0], np.cumsum([len(ix) for ix in known])]).astype(np.int64),
+            item_ix=np.concatenate([*known, np.zeros(0, np.int32)]).astype(np.int32),
+            ts=np.full(n_rows, ts, dtype=np.int64),
+            event=np.zeros(n_rows, dtype=np.uint8),
+        )
+        return histories, [len(all_ix) - len(ix) for all_ix, ix in zip(coded, known, strict=True)]
+
+    def _with_rows(self, user_ids: Ids | pl.Series, offsets: LongArray, take: LongArray) -> "Histories":
+        weight = None if self.weight is None else self.weight[take]
+        return replace(
+            self,
+            user_ids=user_ids,
+            offsets=offsets,
+            item_ix=self.item_ix[take],
+            ts=self.ts[take],
+            event=self.event[take],
+            weight=weight,
+        )
+
+
+def time_order(user_ix: IntArray, ts: LongArray, item_ix: IntArray, seed: int) -> LongArray:
+    """Row order by user, then time; rows of equal user and time by a hash of (seed, user, time, item).
+
+    The hash depends on the content of a row, not on its place in the file, so shuffling the file, reading it
+    in buckets or in parallel gives the same histories. Shape (N,).
+    """
+    key = np.asarray(item_ix, dtype=np.uint64) + (
+        np.asarray(ts, dtype=np.int64).view(np.uint64) << np.uint64(20)
+    )
+    key ^= np.asarray(user_ix, dtype=np.uint64) << np.uint64(40)
+    key += np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # splitmix64, Steele et al. 2014
+        key = (key ^ (key >> np.uint64(shift))) * np.uint64(factor)
+    return np.lexsort((key ^ (key >> np.uint64(31)), ts, user_ix))
