@@ -1,6 +1,6 @@
 """From a history to a feed. What is measured is what is served: both call `Pipeline.recommend`.
 
-    queries ─► hydrate ─► sources (parallel, each with a time budget) ─► merge ─► filters ─► score ─► select ─► feed
+    queries ─► hydrate ─► sources (parallel, within budgets) ─► merge ─► filters ─► score ─► select ─► feed
 
 Only filters and the selection remove candidates; each removal keeps its reason. Arrays carry their axes
 in their names: B queries, N candidates of each, K items of a feed, I items of the catalogue.
@@ -100,9 +100,8 @@ class Pipeline:
     """Sources, policies and a fallback, answering for batches of histories.
 
     Example:
-        >>> pipeline = Pipeline(sources=[Source(generator=Ease(reg=300.0))], policies=[Unseen()], fallback=MostPop())
-        ... # doctest: +SKIP
-        >>> pipeline.fit(train).recommend(queries, k=10).frame()  # doctest: +SKIP
+        pipeline = Pipeline(sources=[Source(generator=Ease())], policies=[Unseen()], fallback=MostPop())
+        pipeline.fit(train).recommend(queries, k=10).frame()
     """
 
     sources: Sequence[Source]
@@ -168,7 +167,7 @@ class Pipeline:
         stages: list[Stage] = []
         request = self._hydrate_query(queries, k, now, live)
         retrieved, failures = self._retrieve(request, stages)
-        candidates = merge(retrieved, {s.name: s.weight for s in self.sources}, stages)
+        candidates = merge(retrieved, self._weights(), len(queries), stages)
         candidates = self._fill(request, candidates, failures, stages)
         candidates = self._filter(request, candidates, stages)
         candidates = self._score(request, candidates, stages)
@@ -244,10 +243,10 @@ class Pipeline:
             if isinstance(policy, CapPer):
                 continue
             began = time.perf_counter()
-            if isinstance(policy, Unseen):
-                assert request.exclude is not None
+            keep_BN = np.ones(candidates.item_ix.shape, dtype=bool)
+            if isinstance(policy, Unseen) and request.exclude is not None:
                 keep_BN = not_in(candidates.item_ix, request.exclude, request.queries.n_items)
-            else:
+            elif not isinstance(policy, Unseen):
                 keep_BN = policy.allowed(self._catalogue(), request.now)[np.maximum(candidates.item_ix, 0)]
             candidates = candidates.without(~keep_BN, type(policy).__name__)
             stages.append(Stage.of(f"filter:{type(policy).__name__}", candidates.alive_BN.sum(axis=1), began))
@@ -329,6 +328,9 @@ class Pipeline:
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder} cannot be read as a pipeline ({error}); train it again") from error
 
+    def _weights(self) -> dict[str, float]:
+        return {source.name: source.weight for source in self.sources}
+
     def _generators(self) -> dict[str, CandidateGenerator]:
         generators = {f"source-{source.name}": source.generator for source in self.sources}
         return generators if self.fallback is None else generators | {"fallback": self.fallback}
@@ -360,7 +362,7 @@ def _rows_of(jagged: Jagged, rows: IntArray) -> Jagged:
 def _load_generator(folder: Path, kind: str) -> Any:
     if kind not in CANDIDATES:
         raise ArtifactError(
-            f"{folder} holds a {kind}, which this version does not have; it has {', '.join(CANDIDATES)}"
+            f"{folder} holds a {kind}, unknown to this version; it has {', '.join(CANDIDATES)}"
         )
     return CANDIDATES[kind].load(folder)
 
