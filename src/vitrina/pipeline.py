@@ -310,7 +310,7 @@ class Pipeline:
         """Read a folder that `save` wrote.
 
         Raises:
-            ArtifactError: it is missing, half-written, corrupted, or names a class that Vitrina does not have.
+            ArtifactError: it is missing, half-written, corrupted, or names a class unknown here.
         """
         folder = Path(path)
         saved = artifact.load(folder / "pipeline")
