@@ -47,7 +47,7 @@ def checkerboard(n_users: int = 120, n_items: int = 60, p_seen: float = 0.4, *, 
     """User u likes item i iff u + i is even, and has taken each liked item with probability `p_seen`.
 
     The untaken liked items are the truth. The best model fills its list with them: hit share 1. Popularity
-    cannot tell the colours apart; without seen items it reaches (1 - p_seen) / (2 - p_seen), 0.375 by default.
+    cannot tell the colours apart; it reaches about (1 - p_seen) / (2 - p_seen), 0.375 by default.
     """
     rng = generator(seed)
     likes_UI = (np.arange(n_users)[:, None] + np.arange(n_items)) % 2 == 0
