@@ -92,7 +92,7 @@ def merge(
 ) -> Candidates:
     """One list a query out of the sources' lists.
 
-    One source keeps its scores. Several are fused by reciprocal rank, score(i) = sum_s w_s / (60 + rank_s(i));
+    One source keeps its scores. Several fuse by reciprocal rank, score(i) = sum_s w_s / (60 + rank_s(i));
     an item is credited to the first source that found it.
     """
     began = time.perf_counter()

@@ -36,7 +36,7 @@ def test_clones_are_unfitted_and_independent():
 
 
 def test_a_typo_in_a_parameter_is_named():
-    with pytest.raises(ConfigError, match="'regg'.*it has: reg"):
+    with pytest.raises(ConfigError, match=r"'regg'.*it has: reg"):
         Mean().clone(regg=3.0)
 
 
