@@ -75,7 +75,7 @@ class Ids:
     def get(self, value: object) -> int:
         """`*_ix` of one id, or -1. For requests: O(1) after the first call."""
         if self.is_integer and isinstance(value, str):
-            value = int(value) if value.lstrip("-").isdecimal() and len(value) < 20 else None
+            value = int(value) if value.removeprefix("-").isdecimal() and len(value) < 20 else None
         elif not self.is_integer and isinstance(value, int):
             value = str(value)
         return self._position.get(value, UNKNOWN)

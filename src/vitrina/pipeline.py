@@ -177,16 +177,20 @@ class Pipeline:
             effect(feed)
         return feed
 
+    def allowed(self, now: int) -> BoolArray | None:
+        """Items that the policies let anybody see at a time, None where none of them rules on items. Shape (I,)."""
+        rules = [p for p in self.policies if not isinstance(p, Unseen | CapPer)]
+        masks = [policy.allowed(self._catalogue(), now) for policy in rules]
+        return np.logical_and.reduce(masks) if masks else None
+
     def _hydrate_query(self, queries: Histories, k: int, now: int | None, live: bool) -> _Request:
         if k < 1:
             raise ConfigError(f"k must be >= 1, got {k}")
         catalogue = self._catalogue()
         now = self.trained_until if now is None else now
         queries = queries.reindex(catalogue.items)
-        masks = [p.allowed(catalogue, now) for p in self.policies if not isinstance(p, Unseen | CapPer)]
-        allowed = np.logical_and.reduce(masks) if masks else None
         unseen = [p.excluded(queries, now) for p in self.policies if isinstance(p, Unseen)]
-        return _Request(queries, k, now, live, allowed, unseen[0] if unseen else None)
+        return _Request(queries, k, now, live, self.allowed(now), unseen[0] if unseen else None)
 
     def _retrieve(self, request: _Request, stages: list[Stage]) -> tuple[dict[str, TopK], dict[str, str]]:
         """Ask every source; in live requests side by side, each within its budget."""
