@@ -23,6 +23,11 @@ class Jagged(NamedTuple):
     item_ix: IntArray
     """(n,)"""
 
+    def span(self, lo: int, hi: int) -> "Jagged":
+        """The sets of queries lo..hi, as a view."""
+        bounds = self.offsets[lo : hi + 1]
+        return Jagged(bounds - bounds[0], self.item_ix[bounds[0] : bounds[-1]])
+
 
 @dataclass(frozen=True, eq=False)
 class TopK:

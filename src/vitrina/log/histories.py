@@ -9,7 +9,7 @@ The arrays may be memory-mapped: nothing here copies all of them. The same type 
 data of a model and the batch of users (or anonymous sessions) that a request asks about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -100,6 +100,37 @@ class Histories:
         """The rows where the mask is true, of the same users. `row_mask` has shape (N,)."""
         kept = np.concatenate([[0], np.cumsum(row_mask)])[self.offsets]
         return self._with_rows(self.user_ids, kept.astype(np.int64), np.flatnonzero(row_mask))
+
+    def blocks(
+        self, *, max_users: int = 4096, max_rows: int = 2_000_000
+    ) -> Iterator[tuple[int, "Histories"]]:
+        """Cut into runs of users, as views: nothing is copied.
+
+        Args:
+            max_users: users of a block, at most.
+            max_rows: rows of a block, at most; a user with more is a block of their own.
+
+        Yields:
+            The position of the first user of a block, and its histories.
+        """
+        lo = 0
+        while lo < len(self):
+            hi = int(np.searchsorted(self.offsets, self.offsets[lo] + max_rows, side="right")) - 1
+            hi = min(max(hi, lo + 1), lo + max_users, len(self))
+            rows = slice(int(self.offsets[lo]), int(self.offsets[hi]))
+            yield (
+                lo,
+                replace(
+                    self,
+                    user_ids=self.query_ids[lo:hi],
+                    offsets=np.asarray(self.offsets[lo : hi + 1]) - self.offsets[lo],
+                    item_ix=self.item_ix[rows],
+                    ts=self.ts[rows],
+                    event=self.event[rows],
+                    weight=None if self.weight is None else self.weight[rows],
+                ),
+            )
+            lo = hi
 
     def user_item(self, *, binary: bool = True) -> sparse.csr_matrix:
         """Matrix of users by items, float32, shape (U, I).

@@ -1,0 +1,125 @@
+"""The k best of each row of a sparse product, without ever forming it.
+
+    scores of query b over items:   q_b W,   q sparse (B, J), W sparse (J, I)
+
+Only items that at least one entry of W reaches are listed: a list is never padded with items the model knows
+nothing about, nor with excluded ones.
+"""
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from vitrina.ann.blocks import in_threads
+from vitrina.ann.select import select_listed
+from vitrina.ann.topk import Jagged, TopK, empty_lists
+from vitrina.errors import UnknownItem
+from vitrina.schema import BoolArray, IntArray
+
+
+def top_k_sparse(
+    query: sparse.csr_matrix,
+    weights: sparse.csr_matrix,
+    *,
+    k: int,
+    exclude: Jagged | None = None,
+    allowed: BoolArray | None = None,
+) -> TopK:
+    """The k best reached items of each row of `query @ weights`.
+
+    Cost: one multiply-add for each (entry of a query, entry of its row of `weights`), plus memory for
+    one score an item in each thread; nothing of shape (B, I) is made.
+
+    Args:
+        query: (B, J), sparse rows.
+        weights: (J, I), sparse rows.
+        k: length of a list; cut to I.
+        exclude: items that may not enter each row's list.
+        allowed: (I,), False excludes an item from every row.
+    """
+    n_queries, n_items = query.shape[0], weights.shape[1]
+    lists = empty_lists(n_queries, min(k, n_items))
+    if not n_queries or not lists.item_ix.shape[1]:
+        return lists
+    banned = Jagged(np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32)) if exclude is None else exclude
+    allowed = np.zeros(0, bool) if allowed is None else allowed
+    q, w = parts(query), parts(weights)
+    bits_BK = lists.score.view(np.uint32)
+
+    def work(lo: int, hi: int) -> None:
+        acc, mark = np.zeros(n_items, np.float32), np.zeros(n_items, np.int32)
+        _rows_of_product(
+            lo, hi, *q, *w, banned.offsets, banned.item_ix, allowed, acc, mark, lists.item_ix, bits_BK
+        )
+
+    in_threads(work, n_queries, max(64, n_queries // 32))
+    return lists
+
+
+def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row bounds, columns and values in the types that the kernels are compiled for."""
+    return (
+        np.asarray(matrix.indptr, dtype=np.int64),
+        np.asarray(matrix.indices, dtype=np.int32),
+        np.asarray(matrix.data, dtype=np.float32),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _rows_of_product(  # type: ignore[no-untyped-def]
+    lo, hi, q_start, q_col, q_value, w_start, w_col, w_value,
+    banned_start, banned_item, allowed, acc, mark, item_BK, bits_BK,
+):  # fmt: skip
+    """Rows lo..hi; `acc` and `mark` are (I,) scratch: stamp where the row reached an item, -stamp where it is banned."""
+    n_items = len(acc)
+    touched = np.empty(n_items, np.int32)
+    scores = np.empty(n_items, np.float32)
+    bits = scores.view(np.uint32)
+    heap = np.empty(item_BK.shape[1], np.uint64)
+    for b in range(lo, hi):
+        stamp = np.int32(b - lo + 1)
+        for at in range(banned_start[b], banned_start[b + 1]):
+            mark[banned_item[at]] = -stamp
+        n = 0
+        for at in range(q_start[b], q_start[b + 1]):
+            value = q_value[at]
+            j = q_col[at]
+            for to in range(w_start[j], w_start[j + 1]):
+                i = w_col[to]
+                if mark[i] == stamp:
+                    acc[i] += value * w_value[to]
+                elif mark[i] != -stamp:
+                    mark[i] = stamp
+                    acc[i] = value * w_value[to]
+                    touched[n] = i
+                    n += 1
+        for at in range(n):
+            i = touched[at]
+            scores[at] = acc[i]
+            if len(allowed) and not allowed[i]:
+                scores[at] = -np.inf
+        select_listed(touched, scores, bits, n, heap, item_BK[b], bits_BK[b])
+
+
+def similar_rows(weights: sparse.csr_matrix, item_ix: IntArray, *, k: int) -> TopK:
+    """The k largest entries of rows of an item-item matrix without the diagonal. Shape (n, min(k, I))."""
+    item_ix = check_items(item_ix, weights.shape[0])
+    n = len(item_ix)
+    bounds = np.arange(n + 1, dtype=np.int64)
+    one_hot = sparse.csr_matrix((np.ones(n, np.float32), item_ix, bounds), shape=(n, weights.shape[0]))
+    return top_k_sparse(one_hot, weights, k=k, exclude=Jagged(bounds, item_ix))
+
+
+def check_items(item_ix: IntArray, n_items: int) -> IntArray:
+    """The items as an int32 array, refused where one is outside the vocabulary.
+
+    Raises:
+        UnknownItem: names the first such item_ix.
+    """
+    item_ix = np.atleast_1d(np.asarray(item_ix, dtype=np.int32))
+    outside = (item_ix < 0) | (item_ix >= n_items)
+    if outside.any():
+        raise UnknownItem(
+            f"item_ix {item_ix[outside][0]} is not in the model's vocabulary of {n_items} items"
+        )
+    return item_ix

@@ -1,0 +1,30 @@
+"""Candidate generators: each learns from histories and answers for histories."""
+
+from vitrina.candidates.ease import Ease
+from vitrina.candidates.itemknn import ItemKNN
+from vitrina.candidates.own_history import OwnHistory
+from vitrina.candidates.popularity import DecayPop, MostPop, PopularLastDays
+from vitrina.candidates.random import Random
+from vitrina.estimator import Estimator
+
+__all__ = [
+    "CANDIDATES",
+    "DecayPop",
+    "Ease",
+    "ItemKNN",
+    "MostPop",
+    "OwnHistory",
+    "PopularLastDays",
+    "Random",
+]
+
+CANDIDATES: dict[str, type[Estimator]] = {
+    "Random": Random,
+    "MostPop": MostPop,
+    "DecayPop": DecayPop,
+    "PopularLastDays": PopularLastDays,
+    "OwnHistory": OwnHistory,
+    "ItemKNN": ItemKNN,
+    "Ease": Ease,
+}
+"""Every model by its class name, as configuration files and saved pipelines name it."""
