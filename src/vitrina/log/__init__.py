@@ -1,6 +1,9 @@
 """Event logs: scanning, checking, histories, catalogue, frequencies."""
 
 from vitrina.log.catalogue import Catalogue
+from vitrina.log.checks import CheckReport
+from vitrina.log.columns import Columns
+from vitrina.log.event_log import EventLog, scan_log
 from vitrina.log.histories import Histories
 
-__all__ = ["Catalogue", "Histories"]
+__all__ = ["Catalogue", "CheckReport", "Columns", "EventLog", "Histories", "scan_log"]

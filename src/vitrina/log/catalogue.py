@@ -21,11 +21,11 @@ class Catalogue:
 
     items: Ids
     frame: pl.DataFrame
-    """item_id, first_ts (Int64, UTC microseconds of the first event or of the birth) and any other columns."""
+    """item_id, first_ts (Int64, UTC microseconds of the first event or birth) and any other columns."""
 
     @classmethod
     def of(cls, train: Histories, metadata: pl.DataFrame | None = None) -> "Catalogue":
-        """The items of a training log, with the columns of `metadata` (one row an item_id) where it knows them."""
+        """The items of a training log, with the columns of `metadata` (one row an item_id) if known."""
         first = np.full(train.n_items, np.iinfo(np.int64).max, dtype=np.int64)
         np.minimum.at(first, train.item_ix, train.ts)
         frame = pl.DataFrame({"item_id": train.items.values, FIRST_TS: first})

@@ -27,7 +27,7 @@ class Histories:
     """Jagged histories of U users over a vocabulary of I items, N rows in all."""
 
     user_ids: Ids | pl.Series
-    """External id of each user (`Ids`, sorted) or of each query (a Series, any order, may repeat). Length U."""
+    """External id of each user (`Ids`, sorted) or query (a Series, any order, may repeat). Length U."""
     items: Ids
     """Vocabulary of items. Length I."""
     offsets: LongArray
@@ -71,7 +71,7 @@ class Histories:
         return self.user_ids.values if isinstance(self.user_ids, Ids) else self.user_ids
 
     def of(self, user_ids: pl.Series) -> "Histories":
-        """Histories of the given users in the given order; an unknown user has an empty history. Shape (B,)."""
+        """Histories of the given users in their order; an unknown user has an empty one. Shape (B,)."""
         if not isinstance(self.user_ids, Ids):
             raise InputError("histories of queries cannot be looked up by user; ask the training histories")
         return replace(self.rows(self.user_ids.ix(user_ids)), user_ids=user_ids)
