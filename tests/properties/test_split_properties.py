@@ -1,5 +1,7 @@
 """Splits of any log: every row once, time never crossed, boundaries explicit."""
 
+from datetime import UTC, datetime
+
 import polars as pl
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,10 @@ rows = st.lists(
 
 
 def log_of(rows):
-    frame = pl.DataFrame(rows, schema={"user_id": pl.Int64, "item_id": pl.Int64, "ts": pl.Int64}, orient="row")
-    return EventLog.from_frame(frame.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC"))))
+    frame = pl.DataFrame(
+        rows, schema={"user_id": pl.Int64, "item_id": pl.Int64, "ts": pl.Int64}, orient="row"
+    )
+    return EventLog.from_frame(frame, time_unit="us", epoch=datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def rows_of(log):
@@ -36,9 +40,11 @@ def test_a_split_by_time_holds_what_a_filter_by_hand_holds(rows, cut, gap, horiz
         )
     except SplitError:
         first, last = min(r[2] for r in rows), max(r[2] for r in rows)
-        assert not first < cut <= last or not [r for r in rows if r[2] < cut - gap] or not [
-            r for r in rows if cut <= r[2] < cut + (horizon or 99)
-        ]
+        assert (
+            not first < cut <= last
+            or not [r for r in rows if r[2] < cut - gap]
+            or not [r for r in rows if cut <= r[2] < cut + (horizon or 99)]
+        )
         return
     assert rows_of(split.train) == sorted(r for r in rows if r[2] < cut - gap)
     assert rows_of(split.test) == sorted(r for r in rows if cut <= r[2] < cut + (horizon or 99))

@@ -146,10 +146,9 @@ def windows(
 
 
 def _time_range(log: EventLog) -> tuple[int, int]:
-    found = log.time_range()
-    if found is None:
+    if not log.n_rows():
         raise SplitError("the log is empty, there is nothing to split; check the file and its filters")
-    return found
+    return log.time_range()
 
 
 def _counted(log: EventLog, edges: list[tuple[str, int, int]]) -> tuple[Part, ...]:

@@ -5,6 +5,8 @@ public data sets the order of models under them is the reverse of that under a t
 "Time to Split", RecSys 2025).
 """
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -55,10 +57,10 @@ def last_n_per_user(log: EventLog, n: int, *, validation: bool = False, seed: in
     parts.append(Part("test", None, None, int(is_test.sum())))
     return Split(
         kind="leave one out" if n == 1 else "last n per user",
-        train=_rows(rows, ~is_test),
-        test=_rows(rows, is_test),
-        validation=_rows(rows, is_validation) if validation else None,
-        train_before_validation=_rows(rows, ~is_test & ~is_validation) if validation else None,
+        train=_rows(log, rows, ~is_test),
+        test=_rows(log, rows, is_test),
+        validation=_rows(log, rows, is_validation) if validation else None,
+        train_before_validation=_rows(log, rows, ~is_test & ~is_validation) if validation else None,
         n_per_user=n,
         parts=tuple(parts),
         log_digest=f"{log.digest}:{seed}",
@@ -66,5 +68,5 @@ def last_n_per_user(log: EventLog, n: int, *, validation: bool = False, seed: in
     )
 
 
-def _rows(rows: pl.DataFrame, mask: BoolArray) -> EventLog:
-    return EventLog.from_frame(rows.filter(pl.Series(mask)))
+def _rows(log: EventLog, rows: pl.DataFrame, mask: BoolArray) -> EventLog:
+    return replace(log, frame=rows.filter(pl.Series(mask)).lazy(), known=None)

@@ -127,6 +127,13 @@ class Truth:
         kept = np.concatenate([[0], np.cumsum(row_mask)])[self.offsets].astype(np.int64)
         return self._with_rows(self.user_ids, self.history_length, kept, np.flatnonzero(row_mask))
 
+    def slice(self, start: int, stop: int) -> "Truth":
+        """Consecutive users, from position `start` up to `stop`."""
+        offsets = self.offsets[start : stop + 1]
+        take = np.arange(offsets[0], offsets[-1])
+        ids = Ids(self.user_ids.values[start:stop])
+        return self._with_rows(ids, self.history_length[start:stop], offsets - offsets[0], take)
+
     def users(self, user_mask: BoolArray) -> "Truth":
         """The users where the mask is true. `user_mask` has shape (U,)."""
         lengths = self.lengths[user_mask]
