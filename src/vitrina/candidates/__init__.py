@@ -1,5 +1,6 @@
 """Candidate generators: each learns from histories and answers for histories."""
 
+from vitrina.candidates.als import ImplicitALS
 from vitrina.candidates.ease import Ease
 from vitrina.candidates.itemknn import ItemKNN
 from vitrina.candidates.own_history import OwnHistory
@@ -11,6 +12,7 @@ __all__ = [
     "CANDIDATES",
     "DecayPop",
     "Ease",
+    "ImplicitALS",
     "ItemKNN",
     "MostPop",
     "OwnHistory",
@@ -26,5 +28,6 @@ CANDIDATES: dict[str, type[Estimator]] = {
     "OwnHistory": OwnHistory,
     "ItemKNN": ItemKNN,
     "Ease": Ease,
+    "ImplicitALS": ImplicitALS,
 }
 """Every model by its class name, as configuration files and saved pipelines name it."""
