@@ -1,5 +1,6 @@
 """What a reader gives: events in Vitrina's columns, what is known of the items, and where all of it comes from."""
 
+import datetime as dt
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from vitrina.errors import InputError
+from vitrina.log import Columns, EventLog
 from vitrina.schema import EVENT, ITEM_ID, ORGANIC, TS, TS_DTYPE, USER_ID, VALUE, WEIGHT
 
 OnMismatch = Literal["warn", "raise", "ignore"]
@@ -18,6 +20,9 @@ OnMismatch = Literal["warn", "raise", "ignore"]
 
 Outcome = Literal["official", "subset", "differs", "unchecked"]
 """official: every published count matches; subset: no more rows than published; differs: anything else."""
+
+
+CANONICAL = (USER_ID, ITEM_ID, TS, EVENT, VALUE, WEIGHT, ORGANIC)
 
 
 class DatasetWarning(UserWarning):
@@ -75,13 +80,15 @@ class Dataset:
     official: Counts = Counts()
     """What the source publishes."""
     outcome: Outcome = "unchecked"
+    epoch: dt.datetime | None = None
+    """What zero stands for where the source has no wall clock; None where times are real."""
 
     @cached_property
     def log(self) -> "EventLog":
         """The events as a checked log."""
         from vitrina.log import EventLog
 
-        return EventLog.from_frame(self.events)
+        return EventLog.from_frame(self.events.collect(engine="streaming"))
 
     @property
     def licence(self) -> str:
