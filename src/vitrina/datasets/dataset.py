@@ -80,15 +80,21 @@ class Dataset:
     official: Counts = Counts()
     """What the source publishes."""
     outcome: Outcome = "unchecked"
-    epoch: dt.datetime | None = None
-    """What zero stands for where the source has no wall clock; None where times are real."""
+    wall_clock: bool = True
+    """False where the source has no dates: its zero is then shown as 1970-01-01 UTC, which means nothing."""
+    duplicates: Literal["set_aside", "keep"] = "set_aside"
+    """What the log does with rows equal in user, item, time, event and value; "keep" where they are true events."""
 
     @cached_property
-    def log(self) -> "EventLog":
-        """The events as a checked log."""
-        from vitrina.log import EventLog
-
-        return EventLog.from_frame(self.events.collect(engine="streaming"))
+    def log(self) -> EventLog:
+        """The events as a checked log that keeps every column; the files are streamed once."""
+        context = tuple(n for n in self.events.collect_schema().names() if n not in CANONICAL)
+        columns = Columns(context=context)
+        if self.wall_clock:
+            return EventLog.from_frame(self.events, columns, duplicates=self.duplicates)
+        counted = self.events.with_columns(pl.col(TS).dt.timestamp("us"))
+        epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        return EventLog.from_frame(counted, columns, time_unit="us", epoch=epoch, duplicates=self.duplicates)
 
     @property
     def licence(self) -> str:

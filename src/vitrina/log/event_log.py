@@ -100,7 +100,7 @@ class EventLog:
     @classmethod
     def from_frame(
         cls,
-        frame: pl.DataFrame,
+        frame: pl.DataFrame | pl.LazyFrame,
         columns: Columns | None = None,
         *,
         time_unit: TimeUnit | None = None,
@@ -113,7 +113,7 @@ class EventLog:
         quarantine_path: str | os.PathLike[str] | None = None,
         duplicates: Duplicates = "set_aside",
     ) -> "EventLog":
-        """A log from a frame in memory, under the checks of `scan_log`, which explains the arguments."""
+        """A log from a frame, in memory or lazy, under the checks of `scan_log`, which explains the arguments."""
         columns = columns or Columns()
         clock = Clock(unit=time_unit, zone=time_zone, format=time_format, epoch=epoch)
         policy = Policy(mode=mode, quarantine_path=quarantine_path, duplicates=duplicates)

@@ -60,11 +60,11 @@ class Source:
         ).drop(FILE, "__first")
 
 
-def from_frame(frame: pl.DataFrame, columns: Columns, name: str = "the frame") -> Source:
-    """A frame in memory as a source."""
-    named = columns.mapped(frame.columns, name)
-    lazy = frame.lazy().with_row_index(ROW)
-    return Source(name, lazy, frame.head(HEAD_ROWS), named)
+def from_frame(frame: pl.DataFrame | pl.LazyFrame, columns: Columns, name: str = "the frame") -> Source:
+    """A frame, in memory or lazy, as a source."""
+    lazy = frame.lazy()
+    named = columns.mapped(lazy.collect_schema().names(), name)
+    return Source(name, lazy.with_row_index(ROW), lazy.head(HEAD_ROWS).collect(engine="streaming"), named)
 
 
 def open_source(path: str | Path, columns: Columns, kind: str | None = None) -> Source:
