@@ -75,7 +75,7 @@ def feeds(service: Service, gate: Gate, telemetry: Telemetry) -> APIRouter:
         responses=answers(400, 422, 503, of="Answer"),
     )
     async def recommendations(user_id: Id, k: K = settings.default_k, explain: bool = False) -> Response:
-        """An unknown user gets the fallback's feed, `known` false; `explain` adds what was dropped, and why."""
+        """An unknown user gets the fallback's feed, `known` false; `explain` adds what was dropped."""
         answer = await gate.run(service.recommend, user_id, k=k, explain=explain)
         telemetry.feed(answer)
         return _json(answer)
@@ -145,7 +145,7 @@ def intake(service: Service, gate: Gate, telemetry: Telemetry) -> APIRouter:
         openapi_extra=body("EventBatch"),
     )
     async def events(request: Request) -> Response:
-        """Each is judged by itself. Accepted ones are stored when the answer arrives; repeats are harmless."""
+        """Each is judged by itself. Accepted ones are stored before the answer; repeats are harmless."""
         batch = decoded(wire.decode_batch, await _body(request))
         receipt = await gate.run(service.ingest, batch.events)
         telemetry.receipt(receipt)

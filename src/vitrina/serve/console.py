@@ -53,7 +53,7 @@ class Console:
             trim_blocks=True,
         )
         self.templates.globals.update(
-            version=__version__, model=service.model, papers=papers, spark=views.spark, day=views.day
+            version=__version__, model=service.model, papers=papers, spark=views.spark, short=views.short
         )
         self.templates.globals["about"] = {"items": len(service.items), "users": len(service.users)}
 

@@ -52,7 +52,8 @@ class Guard:
             else:
                 await self.app(scope, exchange.receive, exchange.send)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            fixed = scope["path"].startswith("/static/")
+            route = "/static" if fixed else getattr(scope.get("route"), "path", "other")
             self.telemetry.request(route, exchange.status, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:

@@ -1,4 +1,4 @@
-"""Finds items by what people type: every word must occur in the title, or the text begins the item id."""
+"""Finds items by what people type: each word occurs in the title, or the text begins the item id."""
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,7 @@ from vitrina.schema import IntArray, LongArray
 
 
 class TitleSearch:
-    """Items by title, those that begin with the text first, then the more popular. A scan: O(I) a search."""
+    """Items by title: first those where a word begins with the text, then the popular. A scan, O(I)."""
 
     def __init__(self, catalogue: Catalogue, item_counts: LongArray) -> None:
         self._ids = catalogue.items.values.cast(pl.String).str.to_lowercase()
@@ -28,8 +28,7 @@ class TitleSearch:
         for word in words[1:]:
             in_title = in_title & self._titles.str.contains(word, literal=True)
         at = np.flatnonzero((hit | in_title).to_numpy())
-        begins = (
-            self._titles.gather(pl.Series(at, dtype=pl.UInt32)).str.starts_with(" ".join(words)).to_numpy()
-        )
+        chosen = pl.Series(at, dtype=pl.UInt32)
+        begins = (" " + self._titles.gather(chosen)).str.contains(" " + words[0], literal=True).to_numpy()
         order = np.lexsort((at, -self._counts[at], ~begins))
         return at[order[:limit]].astype(np.int32)

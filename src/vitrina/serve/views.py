@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vitrina.feed import Feed
 from vitrina.serve import wire
 from vitrina.serve.service import FALLBACK, History, Service
@@ -86,7 +88,7 @@ class Bench:
 def card(service: Service, item_ix: int, note: str = "") -> Card:
     """An item by itself."""
     item_id, title = service.item_ids[item_ix], service.title(item_ix)
-    return Card(item_id, title or f"Item {item_id}", Tile.of(item_id, title), note=note)
+    return Card(item_id, readable(item_id, title), Tile.of(item_id, title), note=note)
 
 
 def ranked_cards(items: Sequence[wire.Ranked], was: Sequence[str] = ()) -> list[Card]:
@@ -96,7 +98,7 @@ def ranked_cards(items: Sequence[wire.Ranked], was: Sequence[str] = ()) -> list[
     return [
         Card(
             item_id=item.item_id,
-            title=item.title or f"Item {item.item_id}",
+            title=readable(item.item_id, item.title),
             tile=Tile.of(item.item_id, item.title),
             rank=item.rank,
             score=item.score,
@@ -127,13 +129,24 @@ def bench(service: Service, history: History, feed: Feed, *, user: str | None, w
         funnel=funnel(answer.stages),
         ms=max((stage.ms for stage in answer.stages if stage.name.startswith("source:")), default=0.0)
         + sum(stage.ms for stage in answer.stages if not stage.name.startswith("source:")),
-        dropped=sorted(dropped, key=lambda one: one.reason == "below the cut"),
+        dropped=sorted(
+            (msgspec.structs.replace(one, title=readable(one.item_id, one.title)) for one in dropped),
+            key=lambda one: one.reason == "below the cut",
+        ),
         reasons=Counter(one.reason for one in dropped).most_common(),
         failures=answer.failures,
         known=answer.known,
         fallback=answer.fallback,
         unknown_items=history.unknown_items,
     )
+
+
+def readable(item_id: int | str, title: str | None) -> str:
+    """A title for people: one that shouts is lowered, one that is missing names the item."""
+    if not title:
+        return f"Item {item_id}"
+    shouted = sum(letter.isupper() for letter in title) > sum(letter.islower() for letter in title) + 3
+    return title.capitalize() if shouted else title
 
 
 def funnel(stages: Sequence[wire.StageCount]) -> list[Bar]:
@@ -145,6 +158,11 @@ def funnel(stages: Sequence[wire.StageCount]) -> list[Bar]:
         share = max(1, round(100 * stage.n_candidates / most)) if stage.n_candidates else 0
         bars.append(Bar(name or kind, kind, stage.n_candidates, share, stage.ms))
     return bars
+
+
+def short(score: float) -> str:
+    """A score in three digits: 0.0325, 12.5, 1,490."""
+    return f"{score:,.0f}" if abs(score) >= 100 else f"{score:.3g}"
 
 
 def day(ts: int) -> str:
