@@ -205,7 +205,8 @@ def check(
     repeated = RepeatedHashes()
     try:
         with reading(source.name):
-            for batch, kept in _batches(source, ruled):
+            for batch, clean in _batches(source, ruled):
+                kept = clean
                 offending = tally.counts[1 + len(rules) :].sum()
                 if kept is None:
                     codes = batch[_CODE].to_numpy()
@@ -240,7 +241,8 @@ def _mark_duplicates(
     found = DuplicateRows(hashes, int(tally.counts.sum()))
     tally.digest = LogDigest(tally.digest.columns)
     begin = 0
-    for batch, kept in _batches(source, ruled):
+    for batch, clean in _batches(source, ruled):
+        kept = clean
         place = np.arange(begin, begin + len(batch))
         begin += len(batch)
         if kept is None:
@@ -254,8 +256,8 @@ def _mark_duplicates(
             if len(marked) and policy.duplicates == "error":
                 where = _where(source, pl.col(ROW).cast(pl.Int64) == int(marked[0]))
                 raise LogError(
-                    f"{source.name} repeats a row exactly: {where[0]}; use duplicates='set_aside' to keep one "
-                    f"of each, or duplicates='keep'"
+                    f"{source.name} repeats a row exactly: {where[0]}; use duplicates='set_aside' to keep "
+                    f"one of each, or duplicates='keep'"
                 )
             row = row[~found.at(place)]
         tally.digest.add(row)

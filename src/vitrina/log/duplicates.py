@@ -1,9 +1,9 @@
 """Exact duplicates of a log larger than memory: rows equal in every column, found by hash.
 
-First pass: the 64-bit hashes of all rows are kept, on disk once there are many, in 64 buckets by their top bits;
-each bucket is sorted and hashes that occur twice are remembered. Second pass, only if there are any: rows with
-such a hash are compared by a second, independent hash, so two different rows pass for equal with probability
-2^-128 a pair.
+First pass: the 64-bit hashes of all rows are kept, on disk once there are many, in 64 buckets by their top
+bits; each bucket is sorted and hashes that occur twice are remembered. Second pass, only if there are any:
+rows with such a hash are compared by a second, independent hash, so two different rows pass for equal with
+probability 2^-128 a pair.
 """
 
 import tempfile

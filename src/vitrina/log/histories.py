@@ -9,6 +9,7 @@ The arrays may be memory-mapped: nothing here copies all of them. The same type 
 data of a model and the batch of users (or anonymous sessions) that a request asks about.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,8 @@ from scipy import sparse
 
 from vitrina.errors import InputError
 from vitrina.ids import UNKNOWN, Ids
+from vitrina.log import store
+from vitrina.log.order import time_order
 from vitrina.schema import DEFAULT_EVENT, ByteArray, FloatArray, IntArray, LongArray
 
 
@@ -197,7 +200,6 @@ class Histories:
         frame, item_ix = frame.filter(pl.Series(known)), item_ix[known]
         user_ix = users.ix(frame["user_id"])
         ts = frame["ts"].dt.timestamp("us").to_numpy() if len(frame) else np.zeros(0, np.int64)
-        order = time_order(user_ix, ts, item_ix, seed)
         names = (
             tuple(sorted(frame["event"].unique().to_list())) if "event" in frame.columns else (DEFAULT_EVENT,)
         )
@@ -207,7 +209,8 @@ class Histories:
             if "event" in frame.columns and len(frame)
             else np.zeros(len(frame), np.uint8)
         )
-        weight = frame["weight"].cast(pl.Float32).to_numpy()[order] if "weight" in frame.columns else None
+        weight = frame["weight"].cast(pl.Float32).to_numpy() if "weight" in frame.columns else None
+        order = time_order(user_ix, ts, item_ix, seed, event, weight)
         counts = np.bincount(user_ix, minlength=len(users))
         return cls(
             user_ids=users,
@@ -217,8 +220,39 @@ class Histories:
             ts=ts[order],
             event=event[order],
             event_names=names or (DEFAULT_EVENT,),
-            weight=weight,
+            weight=None if weight is None else weight[order],
         )
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write a folder that `open` maps; an existing one is replaced once the new one is complete.
+
+        Raises:
+            ArtifactError: the disk refuses.
+            InputError: these are histories of queries, not of users.
+        """
+        if not isinstance(self.user_ids, Ids):
+            raise InputError("histories of queries have no vocabulary of users; save the training histories")
+        with store.folder(directory) as folder:
+            folder.add_ids("users", self.user_ids)
+            folder.add_ids("items", self.items)
+            for name in store.DTYPES:
+                array = getattr(self, name)
+                if array is not None:
+                    folder.add_array(name, iter([array]), len(array))
+            folder.finish(self.event_names)
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], *, verify: bool = False) -> "Histories":
+        """Histories in a folder, arrays memory-mapped: nothing is read until it is asked for.
+
+        Args:
+            directory: what `save` or `EventLog.histories` wrote.
+            verify: also check the SHA-256 of every file, which reads all of them.
+
+        Raises:
+            ArtifactError: the folder is missing, half-written, corrupted or of another version.
+        """
+        return cls(**store.read(directory, verify=verify))
 
     @classmethod
     def from_lists(
@@ -253,22 +287,3 @@ class Histories:
             event=self.event[take],
             weight=weight,
         )
-
-
-def time_order(user_ix: IntArray, ts: LongArray, item_ix: IntArray, seed: int) -> LongArray:
-    """Row order by user, then time; rows of equal user and time by a hash of (seed, user, time, item).
-
-    The hash depends on the content of a row, not on its place in the file, so shuffling the file, reading it
-    in buckets or in parallel gives the same histories. Shape (N,).
-    """
-    key = np.asarray(item_ix, dtype=np.uint64) + (
-        np.asarray(ts, dtype=np.int64).view(np.uint64) << np.uint64(20)
-    )
-    key ^= np.asarray(user_ix, dtype=np.uint64) << np.uint64(40)
-    key += np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in (
-        (30, 0xBF58476D1CE4E5B9),
-        (27, 0x94D049BB133111EB),
-    ):  # splitmix64, Steele et al. 2014
-        key = (key ^ (key >> np.uint64(shift))) * np.uint64(factor)
-    return np.lexsort((key ^ (key >> np.uint64(31)), ts, user_ix))

@@ -69,3 +69,49 @@ def _find_dense(slots: IntArray, low: int, asked: LongArray, out: IntArray) -> N
     for at in range(len(asked)):
         place = asked[at] - low
         out[at] = slots[place] if asked[at] >= low and place >= 0 and place < n else -1
+
+
+class KeyCounts:
+    """Distinct 64-bit keys of a stream and how often each occurs. 24 to 48 bytes a key."""
+
+    def __init__(self, capacity: int = 1 << 16) -> None:
+        self._slots = np.full(2 * capacity, _FREE, dtype=np.int32)
+        self._keys = np.zeros(capacity, dtype=np.int64)
+        self._counts = np.zeros(capacity, dtype=np.int64)
+        self._n = 0
+
+    def add(self, keys: LongArray) -> None:
+        """Take in some keys."""
+        begin = 0
+        while True:
+            self._n, begin = _count(self._slots, self._keys, self._counts, self._n, keys, begin)
+            if begin == len(keys):
+                return
+            self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+            self._slots = np.full(2 * len(self._slots), _FREE, dtype=np.int32)
+            _insert(self._slots, self._keys[: self._n])
+
+    def sorted(self) -> tuple[LongArray, LongArray]:
+        """Keys in ascending order, and their counts. Shapes (n,), (n,)."""
+        order = np.argsort(self._keys[: self._n])
+        return self._keys[order], self._counts[order]
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(  # type: ignore[no-untyped-def, unused-ignore]
+    slots: IntArray, keys: LongArray, counts: LongArray, n: int, added: LongArray, begin: int
+) -> tuple[int, int]:
+    mask = np.uint64(len(slots) - 1)
+    for at in range(begin, len(added)):
+        slot = mix(np.uint64(added[at])) & mask
+        while slots[slot] >= 0 and keys[slots[slot]] != added[at]:
+            slot = (slot + np.uint64(1)) & mask
+        if slots[slot] < 0:
+            if n == len(keys):
+                return n, at
+            slots[slot] = n
+            keys[n] = added[at]
+            n += 1
+        counts[slots[slot]] += 1
+    return n, len(added)

@@ -1,8 +1,9 @@
-"""A 64-bit hash of each row, of its content alone, defined here so that it never changes with a library.
+"""A 64-bit hash of each row, of its content alone, defined here so that no library's release changes it.
 
-    h = seed;  for each column:  h = mix(h * K + v + 1)      v: the bits of a number, or a hash of a text's bytes
+    h = seed;  for each column:  h = mix(h * K + v + 1)    v: bits of a number, or hash of a text's bytes
 
-The hash of a log adds the hashes of its rows modulo 2^64: the order of rows and the cut into files do not matter.
+The hash of a log adds the hashes of its rows modulo 2^64: neither the order of rows nor the cut into files
+matters.
 """
 
 import hashlib

@@ -126,7 +126,8 @@ def reading(name: str, place: str | None = None) -> Iterator[None]:
 def _why(error: Exception, place: str) -> str:
     text = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     if "PAR1" in text or "out of spec" in text.lower():
-        return f"{_first_not_parquet(place)} is not a Parquet file, is cut short or corrupted ({text}); write it again"
+        file = _first_not_parquet(place)
+        return f"{file} is not a Parquet file, is cut short or corrupted ({text}); write it again"
     if "parsing line" in text or "json" in text.lower():
         return f"{_first_bad_line(place)}; mend or remove it"
     return f"{text}; mend the file or convert it to Parquet"
