@@ -1,8 +1,8 @@
 """Accuracy metrics: NDCG, Recall, HitRate, Precision, MAP, MRR. Formulas, once; everything else points here.
 
 Notation: rel is the set of a user's targets, hit_r is 1 if the place of rank r is a hit (rules in `hits`), a
-sum runs over r = 1..k. The value of a metric is the mean over the users who have a target; users without one are
-excluded and counted. A short list is a list padded with misses; IDCG and the divisors do not shrink with it.
+sum runs over r = 1..k. The value of a metric is the mean over the users who have a target; users without one
+are excluded and counted. A short list is a list padded with misses; IDCG and divisors do not shrink with it.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
 """How different the items of one list are. Two measures, because each is blind where the other is not.
 
-Both read the cosines of `Context.item_vectors`: embeddings of content, `one_hot` categories (cosine 1 inside a
-category, 0 across), or `cooccurrence_vectors` (who took them). Say in the report which.
+Both read the cosines of `Context.item_vectors`: embeddings of content, `one_hot` categories (cosine 1 inside
+one, 0 across), or `cooccurrence_vectors` (who took them). Say in the report which.
 
 No known measure is monotone, rewards replacing a copy and is continuous at once (Mironov and Prokhorenkova,
-ICML 2025, arXiv:2410.14556). Here: ILD of {v, v, -v, -v} is 4/3, above the 1 of four orthogonal items, although
+ICML 2025, arXiv:2410.14556). Here: ILD of {v, v, -v, -v} is 4/3, above the 1 of four orthogonal items, while
 half of the list are copies; the Vendi score gives that list 1 and the orthogonal one 4, but it cannot tell -v
 from v.
 """
@@ -49,8 +49,8 @@ class ILD(ListMetric):
 class Vendi(ListMetric):
     """Vendi score: exp of the Shannon entropy of the eigenvalues of G / n, G the cosines of a list's n items.
 
-    The effective number of different items, in [1, n] (Friedman and Dieng, TMLR 2023, arXiv:2210.02410). Lists
-    without items are excluded and counted. Cost: O(B k^3); about 20 us a list at k = 10.
+    The effective number of different items, in [1, n] (Friedman and Dieng, TMLR 2023, arXiv:2210.02410).
+    Lists without items are excluded and counted. Cost: O(B k^3); about 20 us a list at k = 10.
     """
 
     label: ClassVar[str] = "vendi"

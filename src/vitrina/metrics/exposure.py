@@ -166,9 +166,10 @@ class PopularityLift(ListMetric):
 
         mean_u( mean of c_i over the list ) / mean_u( mean of c_i over the targets )
 
-    1: shown items are as popular as the ones taken; 3: three times. Cold targets count as 0. A ratio of means,
-    as in the group average popularity of Abdollahpouri et al., RecSys 2020, with the targets in place of the
-    profile and without subtracting 1. Users with an empty list or without a target are excluded and counted.
+    1: shown items are as popular as the ones taken; 3: three times. Cold targets count as 0, repeated ones once.
+    A ratio of means, as in the group average popularity of Abdollahpouri et al., RecSys 2020, with the targets in
+    place of the profile and without subtracting 1. Users with an empty list or without a target are excluded and
+    counted.
     """
 
     label: ClassVar[str] = "poplift"
@@ -181,16 +182,16 @@ class PopularityLift(ListMetric):
             raise InputError(f"{self.name} compares lists with targets; give truth")
         counts = context.need_counts(self.name)
         shown = _mean_over_list(lists, counts, self.k, self.name)
-        lengths = np.diff(truth.offsets)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        n_numbers = max(len(counts), int(truth.item_ix.max(initial=-1)) + 1)
-        keys = np.unique(rows * n_numbers + truth.item_ix)
-        rows, items = keys // n_numbers, keys % n_numbers
-        taken_count = np.where(items < len(counts), counts[np.minimum(items, len(counts) - 1)], 0.0)
-        taken = np.bincount(rows, taken_count, len(lengths)) / np.maximum(
-            np.bincount(rows, minlength=len(lengths)), 1
-        )
-        kept = ~np.isnan(shown) & (lengths > 0)
+        offsets = np.asarray(truth.offsets, dtype=np.int64)
+        items = np.asarray(truth.item_ix)
+        if len(offsets) != len(lists) + 1:
+            raise InputError(
+                f"{self.name}: {len(lists)} lists need {len(lists) + 1} offsets, got {len(offsets)}"
+            )
+        stamp = np.full(int(items.max(initial=-1)) + 1, -1, np.int32)
+        taken = np.full(len(lists), np.nan)
+        _mean_of_targets(offsets, items, counts, stamp, taken)
+        kept = ~np.isnan(shown) & ~np.isnan(taken)
         return np.where(kept, shown, 0.0), np.where(kept, taken, 0.0)
 
 
@@ -219,5 +220,20 @@ def _mean(lists, value_I, k, out):  # type: ignore[no-untyped-def]
             if lists[b, r] >= 0:
                 total += value_I[lists[b, r]]
                 n += 1
+        if n:
+            out[b] = total / n
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of_targets(offsets, items, value_I, stamp, out):  # type: ignore[no-untyped-def]
+    for b in range(len(offsets) - 1):
+        total, n = 0.0, 0
+        for at in range(offsets[b], offsets[b + 1]):
+            i = items[at]
+            if stamp[i] != b:
+                stamp[i] = b
+                n += 1
+                if i < len(value_I):
+                    total += value_I[i]
         if n:
             out[b] = total / n

@@ -7,7 +7,7 @@ Rules, all of them against the model:
 - a target that occurs twice counts once (unless `dedup_truth` is off);
 - a target numbered beyond the catalogue (a cold item) is a target that nothing can hit;
 - where scores are given, a run of equal scores is read as if its hits stood at its end, and a run of two or
-  more that reaches the end of a full list has no hits: the ties may go on behind it. A constant scorer gets 0.
+  more that reaches the end of a full list has none: the ties may go on behind it. A constant scorer gets 0.
 
 Letters: B lists, K places, C cuts.
 """

@@ -1,14 +1,17 @@
 """How sure a number is: bootstrap over users, paired comparison, Holm's correction, spread over seeds.
 
 Users are the sampling unit: a resample draws B users with replacement, the same ones for every metric and
-every model. A metric of a resample is sum(numerator) / sum(denominator) over it: the mean for means, the ratio of
-means for ratios (see `measure.Measured`). Intervals are percentiles (Efron and Tibshirani, 1993, chapter 13).
+every model. A metric of a resample is sum(numerator) / sum(denominator) over it: the mean for means, the
+ratio of means for ratios (see `measure.Measured`). Intervals are percentiles (Efron and Tibshirani, 1993, chapter
+13).
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -19,7 +22,7 @@ from vitrina.rng import Seed, generator
 
 N_RESAMPLES: Final = 1000
 CONFIDENCE: Final = 0.95
-_BLOCK: Final = 1 << 21
+_BLOCK: Final = 1 << 22
 """Weights (8 bytes each) of the resamples held at once."""
 
 
@@ -79,18 +82,13 @@ def bootstrap(
     """Percentile intervals of every per-user metric. Catalogue metrics have none: they belong to all users.
 
     Cost:
-        O(n_resamples B M).
+        O(n_resamples B M): about 1 CPU second for 100 k users, 30 metrics, 1000 resamples; 32 MB of weights.
 
     Raises:
         InputError: fewer than 1000 resamples, or a confidence outside (0, 1).
     """
     _check(n_resamples, confidence)
-    resampled_RM = np.concatenate(
-        [
-            _ratio(w @ measured.numerator, w @ measured.denominator)
-            for w in _weights(measured.n_users, n_resamples, seed)
-        ]
-    )
+    resampled_RM = _resampled([measured], n_resamples, seed)[0]
     low, high = _percentiles(resampled_RM, confidence)
     included = (measured.denominator > 0).sum(axis=0)
     return Intervals(measured.names, measured.means, low, high, included, confidence, n_resamples)
@@ -119,12 +117,8 @@ def paired_bootstrap(
             f"a and b must be measured on the same users with the same metrics, got {a.n_users} users with "
             f"{', '.join(a.names)} and {b.n_users} with {', '.join(b.names)}"
         )
-    resampled_RM = np.concatenate(
-        [
-            _ratio(w @ a.numerator, w @ a.denominator) - _ratio(w @ b.numerator, w @ b.denominator)
-            for w in _weights(a.n_users, n_resamples, seed)
-        ]
-    )
+    of_a, of_b = _resampled([a, b], n_resamples, seed)
+    resampled_RM = of_a - of_b
     low, high = _percentiles(resampled_RM, confidence)
     tail = np.minimum((resampled_RM <= 0).sum(axis=0), (resampled_RM >= 0).sum(axis=0))
     p_value = np.minimum(1.0, 2.0 * (1 + tail) / (n_resamples + 1))
@@ -170,20 +164,55 @@ def _check(n_resamples: int, confidence: float) -> None:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is the custom")
 
 
+def _resampled(runs: Sequence[Measured], n_resamples: int, seed: Seed) -> list[DoubleArray]:
+    """Every metric of every run on each resample, the users drawn alike for all runs. (R, M) each."""
+    columns, places = _distinct_columns([a for run in runs for a in (run.numerator, run.denominator)])
+    sums_RC = np.concatenate([w @ columns for w in _weights(len(columns), n_resamples, seed)])
+    out = []
+    for above, below in zip(places[::2], places[1::2], strict=True):
+        value_RM = np.full((n_resamples, len(above)), np.nan)
+        np.divide(sums_RC[:, above], sums_RC[:, below], out=value_RM, where=sums_RC[:, below] > 0)
+        out.append(value_RM)
+    return out
+
+
+def _distinct_columns(arrays: Sequence[DoubleArray]) -> tuple[DoubleArray, list[list[int]]]:
+    """The distinct columns of all arrays side by side, and where each array's columns are among them.
+
+    Most metrics exclude the same users, so their denominators are one column.
+    """
+    known: dict[bytes, int] = {}
+    kept: list[DoubleArray] = []
+    places: list[list[int]] = []
+    for array in arrays:
+        places.append([])
+        for column in array.T:
+            key = hashlib.blake2b(np.ascontiguousarray(column).tobytes(), digest_size=16).digest()
+            if known.setdefault(key, len(kept)) == len(kept):
+                kept.append(column)
+            places[-1].append(known[key])
+    n_users = len(arrays[0])
+    return np.column_stack(kept) if kept else np.zeros((n_users, 0)), places
+
+
 def _weights(n_users: int, n_resamples: int, seed: Seed) -> Iterator[DoubleArray]:
     """How often each user is drawn: blocks of (resamples, n_users) whose rows sum to n_users."""
     rng = generator(seed)
     step = max(1, _BLOCK // max(1, n_users))
+    drawn = np.zeros(n_users, dtype=np.int32)
     for start in range(0, n_resamples, step):
-        n_rows = min(step, n_resamples - start)
-        block = np.zeros((n_rows, n_users))
+        block = np.empty((min(step, n_resamples - start), n_users))
         for row in block:
-            row[:] = np.bincount(rng.integers(n_users, size=n_users, dtype=np.int32), minlength=n_users)
+            _count(rng.integers(n_users, size=n_users, dtype=np.uint32), drawn, row)
         yield block
 
 
-def _ratio(above: DoubleArray, below: DoubleArray) -> DoubleArray:
-    return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))
+@numba.njit(cache=True, nogil=True)
+def _count(draws, drawn, row):  # type: ignore[no-untyped-def]
+    drawn[:] = 0
+    for d in draws:
+        drawn[d] += 1
+    row[:] = drawn
 
 
 def _percentiles(resampled_RM: DoubleArray, confidence: float) -> tuple[DoubleArray, DoubleArray]:
