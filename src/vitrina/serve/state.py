@@ -219,11 +219,12 @@ class State:
             for statement in SCHEMA.split(";")[:-1]:
                 self._writer.execute(statement)
             self._writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._writer.execute(f"PRAGMA user_version = {FORMAT}")
+        self._writer.execute(f"PRAGMA user_version = {FORMAT}")  # a write: a read-only file is found out here
         self._writer.execute("COMMIT")
         verdict = self._writer.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise StateError(f"{self.path} is damaged ({verdict}); move it away and start again")
+            where = " ".join(verdict.split())
+            raise StateError(f"{self.path} is damaged ({where}); move it away and start again")
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
