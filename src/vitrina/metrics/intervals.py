@@ -2,8 +2,7 @@
 
 Users are the sampling unit: a resample draws B users with replacement, the same ones for every metric and
 every model. A metric of a resample is sum(numerator) / sum(denominator) over it: the mean for means, the
-ratio of means for ratios (see `measure.Measured`). Intervals are percentiles (Efron and Tibshirani, 1993, chapter
-13).
+ratio of means for ratios (see `measure.Measured`). Intervals are percentiles (Efron and Tibshirani, 1993).
 """
 
 import hashlib
