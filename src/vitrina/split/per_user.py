@@ -13,8 +13,8 @@ import polars as pl
 from vitrina.errors import SplitError
 from vitrina.ids import Ids
 from vitrina.log import EventLog
-from vitrina.log.histories import time_order
-from vitrina.schema import ITEM_ID, TS, USER_ID, BoolArray
+from vitrina.log.order import time_order
+from vitrina.schema import EVENT, ITEM_ID, TS, USER_ID, WEIGHT, BoolArray
 from vitrina.split.splits import PER_USER_WARNING, Part, Split
 
 
@@ -40,7 +40,9 @@ def last_n_per_user(log: EventLog, n: int, *, validation: bool = False, seed: in
         raise SplitError("the log is empty, there is nothing to split; check the file and its filters")
     user_ix = Ids(rows[USER_ID]).ix(rows[USER_ID])
     item_ix = Ids(rows[ITEM_ID]).ix(rows[ITEM_ID])
-    order = time_order(user_ix, rows[TS].dt.timestamp("us").to_numpy(), item_ix, seed)
+    event = rows[EVENT].rank("dense").to_numpy().astype(np.uint8)
+    weight = rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None
+    order = time_order(user_ix, rows[TS].dt.timestamp("us").to_numpy(), item_ix, seed, event, weight)
     n_of_user = np.bincount(user_ix)
     ends = np.cumsum(n_of_user)
     from_end = np.empty(len(rows), dtype=np.int64)

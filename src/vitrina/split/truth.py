@@ -9,7 +9,7 @@ import polars as pl
 from vitrina.ann import Jagged
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import EventLog, Histories
-from vitrina.log.histories import time_order
+from vitrina.log.order import time_order
 from vitrina.schema import ITEM_ID, ORGANIC, TS, USER_ID, BoolArray, IntArray, LongArray
 
 
@@ -42,6 +42,7 @@ class Truth:
         schema = test.frame.collect_schema()
         columns = [USER_ID, ITEM_ID, TS, *([ORGANIC] if ORGANIC in schema else [])]
         rows = test.frame.select(columns).collect(engine="streaming")
+        rows = rows.sort(ORGANIC) if ORGANIC in schema else rows  # the file's order decides nothing
         users = Ids(rows[USER_ID])
         user_ix = users.ix(rows[USER_ID])
         item_ix = train.items.ix(rows[ITEM_ID])

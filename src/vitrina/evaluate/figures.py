@@ -1,0 +1,183 @@
+"""Charts of a report, as SVG text that takes its ink from the page and so follows light and dark.
+
+Texts and lines are drawn in three sentinel colours that the style sheet replaces; models keep one colour
+through the whole report.
+"""
+
+import re
+from typing import Any, Final
+
+import polars as pl
+
+from vitrina.errors import ConfigError
+
+INK: Final = "#010101"
+MUTED: Final = "#020202"
+RULE: Final = "#030303"
+
+PALETTE: Final = (
+    "#3b7dd8",
+    "#e0793a",
+    "#3a9d6e",
+    "#c2527f",
+    "#8a6fd1",
+    "#b8912f",
+    "#2fa3b5",
+    "#d0524a",
+    "#7a8797",
+    "#8fae3c",
+    "#a5673f",
+    "#5b6ee0",
+)
+"""Readable on white and on near-black."""
+
+FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+
+
+class Figures:
+    """Draws the charts of one report; models keep their colours.
+
+    Raises:
+        ConfigError: the packages that draw are not installed.
+    """
+
+    def __init__(self, models: list[str]) -> None:
+        try:
+            import altair
+            import vl_convert
+        except ImportError as error:
+            raise ConfigError(
+                f"a report needs {error.name}, which is not installed; run: pip install 'vitrina[report]'"
+            ) from error
+        self._alt: Any = altair
+        self._convert: Any = vl_convert
+        self.models = models
+        self.colour = {model: PALETTE[at % len(PALETTE)] for at, model in enumerate(models)}
+
+    def curve(self, frame: pl.DataFrame, title: str) -> str:
+        """Recall at growing depth, with bands. Frame: model, k, mean, ci_low, ci_high."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X(
+            "k:Q",
+            title="items in the list",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(values=_depths(frame)),
+        )
+        colour = self._colour()
+        band = base.mark_area(opacity=0.13).encode(
+            x=x, y=alt.Y("ci_low:Q", title=title), y2="ci_high:Q", color=colour
+        )
+        line = base.mark_line(strokeWidth=2.2).encode(x=x, y="mean:Q", color=colour)
+        points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y="mean:Q", color=colour)
+        return self._svg(alt.layer(band, line, points), width=620, height=330)
+
+    def tradeoff(self, frame: pl.DataFrame, accuracy: str, coverage: str) -> str:
+        """Coverage against accuracy. Frame: model, accuracy, ci_low, ci_high, coverage."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X("accuracy:Q", title=accuracy, scale=alt.Scale(zero=True, nice=True))
+        y = alt.Y(
+            "coverage:Q", title=coverage, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0, nice=True)
+        )
+        bars = base.mark_rule(strokeWidth=1.6, opacity=0.55).encode(
+            x=alt.X("ci_low:Q", title=accuracy), x2="ci_high:Q", y=y, color=self._colour(legend=False)
+        )
+        points = base.mark_point(size=110, filled=True, opacity=1).encode(
+            x=x, y=y, color=self._colour(legend=True)
+        )
+        return self._svg(alt.layer(bars, points), width=620, height=330)
+
+    def lorenz(self, frame: pl.DataFrame) -> str:
+        """Share of all places that the least shown items get. Frame: model, frac_items, frac_shown."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X(
+            "frac_items:Q",
+            title="items, least shown first",
+            axis=alt.Axis(format="%"),
+            scale=alt.Scale(domain=[0, 1]),
+        )
+        y = alt.Y("frac_shown:Q", title="share of all places", axis=alt.Axis(format="%"))
+        line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour(), order="frac_items:Q")
+        even = alt.Chart(alt.Data(values=[{"a": 0, "b": 0}, {"a": 1, "b": 1}])).mark_line(
+            strokeDash=[4, 4], stroke=MUTED, strokeWidth=1.2
+        )
+        return self._svg(alt.layer(even.encode(x="a:Q", y="b:Q"), line), width=620, height=330)
+
+    def slices(self, frame: pl.DataFrame, metric: str) -> str:
+        """One group of slices. Frame: model, slice, order, mean, ci_low, ci_high."""
+        alt = self._alt
+        names = frame.sort("order")["slice"].unique(maintain_order=True).to_list()
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X("slice:N", sort=names, title=None, axis=alt.Axis(labelAngle=0, labelLimit=150))
+        offset = alt.XOffset("model:N", sort=self.models)
+        colour = self._colour()
+        bars = base.mark_bar(opacity=0.85, cornerRadiusTopLeft=2, cornerRadiusTopRight=2).encode(
+            x=x, xOffset=offset, y=alt.Y("mean:Q", title=metric), color=colour
+        )
+        rules = base.mark_rule(stroke=INK, strokeWidth=1.1).encode(
+            x=x, xOffset=offset, y=alt.Y("ci_low:Q", title=metric), y2="ci_high:Q"
+        )
+        return self._svg(alt.layer(bars, rules), width=620, height=240)
+
+    def trials(self, frame: pl.DataFrame, metric: str) -> str:
+        """Values found by a search and the best so far. Frame: trial, model, value, best."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1))
+        points = base.mark_point(size=34, filled=True, opacity=0.7).encode(
+            x=x,
+            y=alt.Y("value:Q", title=f"validation {metric}", scale=alt.Scale(zero=False)),
+            color=self._colour(),
+        )
+        best = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
+            x=x, y="best:Q", color=self._colour()
+        )
+        return self._svg(alt.layer(best, points), width=620, height=240)
+
+    def _colour(self, *, legend: bool = True) -> Any:
+        alt = self._alt
+        scale = alt.Scale(domain=self.models, range=[self.colour[model] for model in self.models])
+        drawn = (
+            alt.Legend(title=None, orient="right", symbolType="circle", labelLimit=180) if legend else None
+        )
+        return alt.Color("model:N", scale=scale, legend=drawn)
+
+    def _svg(self, chart: Any, *, width: int, height: int) -> str:
+        axis = {
+            "labelColor": MUTED,
+            "titleColor": MUTED,
+            "titleFontWeight": "normal",
+            "titlePadding": 10,
+            "gridColor": RULE,
+            "domainColor": RULE,
+            "tickColor": RULE,
+            "labelFontSize": 12,
+            "titleFontSize": 12.5,
+        }
+        styled = (
+            chart.properties(width=width, height=height, background="transparent")
+            .configure(font=FONT)
+            .configure_view(stroke=None)
+            .configure_axis(**axis)
+            .configure_axisX(grid=False)
+            .configure_legend(labelColor=INK, labelFontSize=12.5, rowPadding=5, symbolSize=90)
+        )
+        version = ".".join(self._alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+        svg: str = self._convert.vegalite_to_svg(styled.to_dict(), vl_version=version)
+        return _fluid(svg)
+
+
+def _depths(frame: pl.DataFrame) -> list[int]:
+    return sorted(frame["k"].unique().to_list())
+
+
+def _fluid(svg: str) -> str:
+    """Let the page size the drawing: its own width becomes the most it may take."""
+    head, rest = svg.split(">", 1)
+    width = re.search(r'width="([\d.]+)"', head)
+    head = re.sub(r'\s(width|height)="[\d.]+"', "", head)
+    head = head.replace('xmlns:xlink="http://www.w3.org/1999/xlink" ', "")
+    most = width.group(1) if width else "640"
+    return f'{head} role="img" style="width:100%;max-width:{most}px;height:auto">{rest}'
