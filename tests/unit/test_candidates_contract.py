@@ -16,6 +16,7 @@ CONTRACT = {
     "OwnHistory": ({}, EXACT),
     "ItemKNN": ({}, EXACT | {"similar"}),
     "Ease": ({"reg": 10.0}, EXACT | {"similar"}),
+    "DualEase": ({"reg": 10.0}, EXACT | {"similar"}),
     "SANSA": ({"reg": 10.0}, EXACT | {"similar"}),
     "ImplicitALS": ({"embedding_dim": 8}, LEARNT),
     "BPR": ({"embedding_dim": 8}, LEARNT),

@@ -1,6 +1,7 @@
 """Candidate generators: each learns from histories and answers for histories."""
 
 from vitrina.candidates.als import ImplicitALS
+from vitrina.candidates.dual_ease import DualEase
 from vitrina.candidates.ease import Ease
 from vitrina.candidates.itemknn import ItemKNN
 from vitrina.candidates.own_history import OwnHistory
@@ -11,6 +12,7 @@ from vitrina.estimator import Estimator
 __all__ = [
     "CANDIDATES",
     "DecayPop",
+    "DualEase",
     "Ease",
     "ImplicitALS",
     "ItemKNN",
@@ -28,6 +30,7 @@ CANDIDATES: dict[str, type[Estimator]] = {
     "OwnHistory": OwnHistory,
     "ItemKNN": ItemKNN,
     "Ease": Ease,
+    "DualEase": DualEase,
     "ImplicitALS": ImplicitALS,
 }
 """Every model by its class name, as configuration files and saved pipelines name it."""
