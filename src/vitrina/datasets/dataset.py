@@ -163,9 +163,7 @@ def _values(counts: Counts) -> tuple[int | None, ...]:
 
 def canonical(events: pl.LazyFrame, **columns: pl.Expr) -> pl.LazyFrame:
     """The given columns, Vitrina's own first, `ts` cast to UTC microseconds."""
-    first = [
-        name for name in (USER_ID, ITEM_ID, TS, EVENT, VALUE, WEIGHT, ORGANIC) if name in columns
-    ]
+    first = [name for name in (USER_ID, ITEM_ID, TS, EVENT, VALUE, WEIGHT, ORGANIC) if name in columns]
     order = [*first, *(name for name in columns if name not in first)]
     columns[TS] = columns[TS].cast(TS_DTYPE)
     return events.select(columns[name].alias(name) for name in order)
@@ -204,7 +202,9 @@ def find_all(folder: str | os.PathLike[str], names: tuple[str, ...], *, source: 
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; download {source.title} from {source.page} and unpack it there")
+        raise InputError(
+            f"{root} is not a folder; download {source.title} from {source.page} and unpack it there"
+        )
     for pattern in names:
         matches = sorted(root.glob(pattern)) or sorted(root.glob(f"*/{pattern}"))
         if matches:

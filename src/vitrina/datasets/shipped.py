@@ -57,7 +57,7 @@ def online_retail(*, on_mismatch: OnMismatch = "raise") -> Dataset:
     """Two years of a UK gift shop: purchases from 2009-12-01 to 2011-12-09.
 
     One event is one item on one invoice. The source has order lines, and 2.8 % of the goods lines repeat an item of
-    their invoice (11,620 are exact copies): the customer decided once, so those lines are one event and their
+    their invoice (11,612 are exact copies): the customer decided once, so those lines are one event and their
     quantities and values add up. Twelve stock codes that are not goods are left out. Both are counted in `dropped`.
 
     Columns beside the usual: value (GBP, quantity times unit price), quantity, invoice, country. `weight` is not set:

@@ -78,7 +78,7 @@ def visits(user, n_events, arrival, rules, tables, ts_s, starts_visit):  # type:
     to exponential draws; events of a visit are one gap apart, with jitter, and end before the next visit.
     """
     rng = np.array([key(rules.dice, USER_TIMES, user)], dtype=np.uint64)
-    n_visits = max(np.int64(n_events / rules.session_len + 0.5), 1)
+    n_visits = max(int(n_events / rules.session_len + 0.5), 1)
     start, until = np.empty(n_visits + 1), np.empty(n_visits)
     at = length = 0.0
     for v in range(n_visits):
@@ -91,7 +91,7 @@ def visits(user, n_events, arrival, rules, tables, ts_s, starts_visit):  # type:
     start[n_visits] = rules.horizon
     first = 0
     for v in range(n_visits):
-        end = n_events if v == n_visits - 1 else np.int64(n_events * (until[v] / length) + 0.5)
+        end = n_events if v == n_visits - 1 else int(n_events * (until[v] / length) + 0.5)
         gap = rules.gap * (0.5 + draw(rng))
         if end == first:
             continue
@@ -110,7 +110,7 @@ def rhythm(ts_s, horizon, tables):  # type: ignore[no-untyped-def]
         return ts_s  # the last day is not whole
     n_steps = len(tables.time_of_day) - 1
     part = (ts_s / SECONDS_PER_DAY - day) * n_steps
-    step = min(np.int64(part), n_steps - 1)
+    step = min(int(part), n_steps - 1)
     low, high = tables.time_of_day[step], tables.time_of_day[step + 1]
     return (day + low + (part - step) * (high - low)) * SECONDS_PER_DAY
 
@@ -118,7 +118,7 @@ def rhythm(ts_s, horizon, tables):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def back(u, n_past):  # type: ignore[no-untyped-def]
     """How many events back a repeat reaches: P(n) = ln(1 + 1/n) / ln(H + 1), n = 1 .. H."""
-    return min(np.int64(np.exp(u * np.log(n_past + 1.0))), n_past)
+    return min(int(np.exp(u * np.log(n_past + 1.0))), n_past)
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
@@ -134,10 +134,10 @@ def feed(person, ts_s, rules, tables, views, n_views, row):  # type: ignore[no-u
         explores = draw(person.rng) < rules.p_explore
         topic = draw_topic(person, LAGGED, rules, tables)
         which, look_at, accept = draw(person.rng), draw(person.rng), draw(person.rng)
-        item = -1
+        item = np.int64(-1)
         if explores:
-            item = tables.by_birth[min(np.int64(which * n_born(ts_s, tables)), len(tables.by_birth) - 1)]
-            topic = tables.topic[item]
+            item = np.int64(tables.by_birth[np.int64(which * n_born(ts_s, tables))])
+            topic = np.int64(tables.topic[item])
         takes = rules.take_low + (rules.take_high - rules.take_low) * match(person, topic, rules, tables)
         taken = look_at < tables.examined[position] and accept < takes
         if taken or logged:
@@ -198,7 +198,7 @@ def react(user, n_events, person, rules, tables, out, first, played_pct, reactio
     for row in range(first, first + n_events):
         t = ts_s[row]
         look(person, NOW, t, rules, tables)
-        mu = match(person, tables.topic[item[row]], rules, tables)
+        mu = match(person, np.int64(tables.topic[item[row]]), rules, tables)
         plays, amount, says, undoes, when = draw(rng), draw(rng), draw(rng), draw(rng), draw(rng)
         if plays < rules.full_low + (rules.full_high - rules.full_low) * mu:
             played_pct[row] = 100 if amount < 0.8 else np.uint16(50 + 250 * (amount - 0.8))
@@ -248,7 +248,7 @@ def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[
     )
     person = stranger(rules.n_slots)
     out = (ts_s, item, cause, visit_topic, starts_visit, chance)
-    first, n_views, n_reactions, full = 0, np.int64(0), 0, False
+    first, n_views, n_reactions, full = np.int64(0), np.int64(0), np.int64(0), False
     for b in range(len(users)):
         if counts[b] and not full:
             end = first + counts[b]

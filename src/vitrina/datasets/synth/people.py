@@ -9,7 +9,17 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from vitrina.datasets.synth.tables import SECONDS_PER_DAY, USER_TASTE, key, mix, unit
+from vitrina.datasets.synth.tables import (
+    APPEAL,
+    BIRTH,
+    EVER,
+    FRESH,
+    SECONDS_PER_DAY,
+    USER_TASTE,
+    key,
+    mix,
+    unit,
+)
 from vitrina.schema import DoubleArray, LongArray
 
 NOW, LAGGED = 0, 1
@@ -97,7 +107,7 @@ def look(person, which, ts_s, rules, tables):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def topic_at(u, tables):  # type: ignore[no-untyped-def]
     """The topic that the number u in [0, 1) points at."""
-    low, high = 0, len(tables.topic_cdf) - 1
+    low, high = np.int64(0), np.int64(len(tables.topic_cdf) - 1)
     while low < high:
         middle = (low + high) >> 1
         if tables.topic_cdf[middle] > u:
@@ -141,7 +151,7 @@ def draw_topic(person, which, rules, tables):  # type: ignore[no-untyped-def]
     kind, where, side = draw(rng), draw(rng), draw(rng)
     if kind < rules.p_global:
         return topic_at(where, tables)
-    s = 0
+    s = np.int64(0)
     while s < len(person.share) - 1 and where >= person.share[s]:
         where -= person.share[s]
         s += 1
@@ -151,13 +161,12 @@ def draw_topic(person, which, rules, tables):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def last_born(topic, ts_s, tables):  # type: ignore[no-untyped-def]
     """Position of the youngest item of a topic that exists at a time."""
+    day = max(int(ts_s / SECONDS_PER_DAY), 0)
     start = tables.topic_start[topic]
-    day = max(np.int64(ts_s / SECONDS_PER_DAY), 0)
-    low = start + tables.born_by_day[topic, day]
-    high = start + tables.born_by_day[topic, day + 1]
+    low, high = start + tables.born_by_day[topic, day], start + tables.born_by_day[topic, day + 1]
     while low < high:
         middle = (low + high) >> 1
-        if tables.birth[middle] <= ts_s:
+        if tables.item[middle, BIRTH] <= ts_s:
             low = middle + 1
         else:
             high = middle
@@ -167,26 +176,24 @@ def last_born(topic, ts_s, tables):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def topic_mass(last, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """The two parts of W_z(t): sum of eps a_i, and of (1 - eps) a_i exp(-lambda (t - b_i))."""
-    ever = rules.p_evergreen * tables.cum_ever[last]
     rise = np.exp(rules.decay * (rules.horizon - ts_s))
-    return ever, (1.0 - rules.p_evergreen) * rise * tables.cum_fresh[last]
+    fresh = (1.0 - rules.p_evergreen) * rise * tables.item[last, FRESH]
+    return rules.p_evergreen * tables.item[last, EVER], fresh
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def draw_item(topic, u, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """The item of a topic with chance w_i(t) / W_z(t) that the number u in [0, 1) points at."""
-    start = tables.topic_start[topic]
     last = last_born(topic, ts_s, tables)
     ever, fresh = topic_mass(last, ts_s, rules, tables)
     point = u * (ever + fresh)
-    if point < ever:
-        running, goal = tables.cum_ever, point / ever * tables.cum_ever[last]
-    else:
-        running, goal = tables.cum_fresh, (point - ever) / fresh * tables.cum_fresh[last]
-    low, high = start, last
+    column, goal = EVER, point / rules.p_evergreen
+    if point >= ever:
+        column, goal = FRESH, (point - ever) / fresh * tables.item[last, FRESH]
+    low, high = tables.topic_start[topic], last
     while low < high:
         middle = (low + high) >> 1
-        if running[middle] > goal:
+        if tables.item[middle, column] > goal:
             high = middle
         else:
             low = middle + 1
@@ -194,20 +201,19 @@ def draw_item(topic, u, ts_s, rules, tables):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def item_share(item, ts_s, rules, tables):  # type: ignore[no-untyped-def]
+def item_share(item, topic, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """w_i(t) / W_z(t), the chance of an item once its topic is drawn."""
-    topic = tables.topic[item]
     ever, fresh = topic_mass(last_born(topic, ts_s, tables), ts_s, rules, tables)
-    age = ts_s - tables.birth[item]
+    age = ts_s - tables.item[item, BIRTH]
     weight = rules.p_evergreen + (1.0 - rules.p_evergreen) * np.exp(-rules.decay * age)
-    return tables.appeal[item] * weight / (ever + fresh)
+    return tables.item[item, APPEAL] * weight / (ever + fresh)
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def n_born(ts_s, tables):  # type: ignore[no-untyped-def]
     """Items that exist at a time."""
-    day = max(np.int64(ts_s / SECONDS_PER_DAY), 0)
-    low, high = tables.all_born_by_day[day], tables.all_born_by_day[day + 1]
+    day = max(int(ts_s / SECONDS_PER_DAY), 0)
+    low, high = tables.born_by_day[-1, day], tables.born_by_day[-1, day + 1]
     while low < high:
         middle = (low + high) >> 1
         if tables.births_sorted[middle] <= ts_s:
@@ -220,5 +226,6 @@ def n_born(ts_s, tables):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def propensity(person, item, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """q_i = (1 - xi) theta'_z w_i / W_z + xi / n(t): the chance that the feed shows this item at one position."""
-    known = taste(person, LAGGED, tables.topic[item], rules, tables) * item_share(item, ts_s, rules, tables)
+    topic = np.int64(tables.topic[item])
+    known = taste(person, LAGGED, topic, rules, tables) * item_share(item, topic, ts_s, rules, tables)
     return (1.0 - rules.p_explore) * known + rules.p_explore / n_born(ts_s, tables)

@@ -15,7 +15,10 @@ from vitrina.schema import BoolArray, DoubleArray, IntArray, LongArray
 TO_UNIT = 2.0**-53
 SECONDS_PER_DAY = 86_400.0
 
-ITEM_TOPIC, ITEM_BIRTH, ITEM_APPEAL, ITEM_LENGTH = 1, 2, 3, 4
+BIRTH, APPEAL, EVER, FRESH = 0, 1, 2, 3
+"""Columns of `Tables.item`."""
+
+ITEM_TOPIC, ITEM_BIRTH, ITEM_APPEAL, ITEM_LENGTH, ITEM_AUTHOR, ITEM_TITLE = 1, 2, 3, 4, 5, 6
 USER_ACTIVITY, USER_ARRIVAL, USER_TASTE, USER_TIMES, USER_CHOICES, USER_FEEDBACK = 11, 12, 13, 14, 15, 16
 """Purposes; each has a stream of its own, so that a parameter of one leaves the dice of the others as they fell."""
 
@@ -68,18 +71,11 @@ class Tables(NamedTuple):
     """(Z + 1,), first item of each topic"""
     topic: IntArray
     """(I,)"""
-    birth: DoubleArray
-    """(I,), seconds; negative for what is older than the log"""
-    appeal: DoubleArray
-    """(I,)"""
-    cum_ever: DoubleArray
-    """(I,), running sum of appeal within the topic"""
-    cum_fresh: DoubleArray
-    """(I,), running sum of appeal * exp(decay * (birth - horizon)) within the topic"""
-    born_by_day: IntArray
-    """(Z, days + 2), items of a topic born before the start of each day"""
-    all_born_by_day: LongArray
-    """(days + 2,), items born before the start of each day"""
+    item: DoubleArray
+    """(I, 4): BIRTH in seconds, negative for what is older than the log; APPEAL; EVER, running sum of appeal within
+    the topic; FRESH, running sum of appeal * exp(decay * (birth - horizon)) within the topic"""
+    born_by_day: LongArray
+    """(Z + 1, days + 2), items born before the start of each day, by topic; the last row is for all topics"""
     by_birth: IntArray
     """(I,), items in order of birth"""
     births_sorted: DoubleArray
@@ -148,7 +144,9 @@ def make_tables(
     age = hashed(rules.seed, ITEM_BIRTH, n_items)
     is_old = age < frac_old
     is_old[:n_topics] = True
-    within = np.where(is_old, age / frac_old if frac_old else 0.0, (age - frac_old) / max(1.0 - frac_old, 1e-12))
+    within = np.where(
+        is_old, age / frac_old if frac_old else 0.0, (age - frac_old) / max(1.0 - frac_old, 1e-12)
+    )
     within[:n_topics] = (1.0 + np.arange(n_topics)) / (n_topics + 1.0)
     birth = np.where(is_old, -rules.horizon * -np.log1p(-within) - 1.0, rules.horizon * within)
     appeal = np.exp(appeal_sigma * hashed_normal(rules.seed, ITEM_APPEAL, n_items))
@@ -156,18 +154,14 @@ def make_tables(
     topic, birth, appeal = topic[order].astype(np.int32), birth[order], appeal[order]
     topic_start = np.searchsorted(topic, np.arange(n_topics + 1)).astype(np.int64)
     by_birth = np.argsort(birth, kind="stable").astype(np.int32)
-    born_by_day = _born_by_day(birth, topic_start, rules.horizon)
+    fresh = _running(appeal * np.exp(rules.decay * (birth - rules.horizon)), topic_start)
     return Tables(
         topic_p=topic_p,
         topic_cdf=topic_cdf,
         topic_start=topic_start,
         topic=topic,
-        birth=birth,
-        appeal=appeal,
-        cum_ever=_running(appeal, topic_start),
-        cum_fresh=_running(appeal * np.exp(rules.decay * (birth - rules.horizon)), topic_start),
-        born_by_day=born_by_day,
-        all_born_by_day=born_by_day.sum(axis=0, dtype=np.int64),
+        item=np.column_stack([birth, appeal, _running(appeal, topic_start), fresh]),
+        born_by_day=_born_by_day(birth, topic_start, rules.horizon),
         by_birth=by_birth,
         births_sorted=birth[by_birth],
         examined=1.0 / np.sqrt(np.arange(1.0, rules.slate_len + 1.0)),
@@ -182,13 +176,13 @@ def _running(values: DoubleArray, topic_start: LongArray) -> DoubleArray:
     )
 
 
-def _born_by_day(birth: DoubleArray, topic_start: LongArray, horizon: float) -> IntArray:
+def _born_by_day(birth: DoubleArray, topic_start: LongArray, horizon: float) -> LongArray:
     edges = np.arange(int(np.ceil(horizon / SECONDS_PER_DAY)) + 2) * SECONDS_PER_DAY
     parts = [
         np.searchsorted(birth[a:b], edges, side="left")
         for a, b in zip(topic_start[:-1], topic_start[1:], strict=True)
     ]
-    return np.array(parts, dtype=np.int32)
+    return np.array([*parts, np.sum(parts, axis=0)], dtype=np.int64)
 
 
 def _time_of_day(n_steps: int = 1440) -> DoubleArray:
@@ -201,11 +195,12 @@ def _time_of_day(n_steps: int = 1440) -> DoubleArray:
 def event_counts(rules: Rules, *, n_users: int, n_events: int, sigma: float) -> tuple[LongArray, DoubleArray]:
     """How many events each user has (their sum is n_events exactly), and when each user first comes.
 
-    Activity is log-normal; a user who comes late has the share of it that is left of the horizon.
+    Activity is log-normal, cut at 2.5 standard deviations; a user who comes late has the share of it that is left of the horizon.
     """
     late = hashed(rules.seed, USER_ARRIVAL, n_users)
     arrival = np.where(late < rules.frac_late, late / max(rules.frac_late, 1e-12) * 0.95 * rules.horizon, 0.0)
-    weight = np.exp(sigma * hashed_normal(rules.seed, USER_ACTIVITY, n_users)) * (1.0 - arrival / rules.horizon)
+    normal = np.clip(hashed_normal(rules.seed, USER_ACTIVITY, n_users), -2.5, 2.5)
+    weight = np.exp(sigma * normal) * (1.0 - arrival / rules.horizon)
     cumulative = np.cumsum(weight)
     edges = np.floor(n_events * (cumulative / cumulative[-1]) + 0.5).astype(np.int64)
     edges[-1] = n_events
@@ -223,4 +218,4 @@ def public_order(n: int, seed: int) -> npt.NDArray[np.int64]:
 
 def born(tables: Tables, ts_s: float) -> BoolArray:
     """Items that exist at a time. Shape (I,)."""
-    return tables.birth <= ts_s
+    return np.asarray(tables.item[:, BIRTH] <= ts_s)

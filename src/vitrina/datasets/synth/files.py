@@ -1,0 +1,338 @@
+"""Writing a world: blocks of users are made in threads, in order, and go to Parquet in row groups of a fixed size."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vitrina.datasets.synth.ground import Ground
+from vitrina.datasets.synth.kernel import DISLIKE, LIKE, RECOMMENDED, UNDISLIKE, UNLIKE, Block
+from vitrina.datasets.synth.tables import BIRTH, ITEM_AUTHOR, ITEM_LENGTH, ITEM_TITLE, hashed
+from vitrina.schema import LongArray
+
+ROW_GROUP = 1 << 20
+"""Rows of a row group: the files do not depend on how the work was cut."""
+
+EVENTS = ("take", "like", "dislike", "unlike", "undislike")
+"""Events of Vitrina's schema; the last four are 1 + the kernel's kind of reaction."""
+
+YAMBDA_FILES = {LIKE: "likes", DISLIKE: "dislikes", UNLIKE: "unlikes", UNDISLIKE: "undislikes"}
+STEP_S = 5
+"""Yambda's times are whole multiples of 5 s."""
+
+Columns = dict[str, Any]
+"""Arrays of one length by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the work is cut and who is told."""
+
+    n_threads: int
+    rows_per_block: int
+    progress: Callable[[int, int], None] | None
+
+
+@dataclass(eq=False)
+class Sheet:
+    """One Parquet file that is written in full row groups; it gets its name when it is complete."""
+
+    path: Path
+    schema: pa.Schema
+    plain: tuple[str, ...] = ()
+    """Columns of many distinct values, for which no dictionary is tried."""
+    compression: str = "lz4"
+    rows: int = 0
+    waiting: list[pa.Table] = field(default_factory=list)
+    n_waiting: int = 0
+    writer: pq.ParquetWriter | None = None
+
+    @property
+    def partial(self) -> Path:
+        """Name while it grows."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        dictionary = [name for name in self.schema.names if name not in self.plain]
+        self.writer = pq.ParquetWriter(
+            self.partial, self.schema, compression=self.compression, use_dictionary=dictionary
+        )
+        return self
+
+    def add(self, columns: Columns) -> None:
+        """Append rows; whole row groups go to the disk."""
+        arrays = [pa.array(columns[f.name], type=f.type, from_pandas=f.nullable) for f in self.schema]
+        self.waiting.append(pa.Table.from_arrays(arrays, schema=self.schema))
+        self.n_waiting += len(arrays[0])
+        while self.n_waiting >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def _flush(self, n: int) -> None:
+        assert self.writer is not None
+        table = pa.concat_tables(self.waiting)
+        self.writer.write_table(table.slice(0, n).combine_chunks(), row_group_size=ROW_GROUP)
+        self.waiting, self.n_waiting = [table.slice(n)], self.n_waiting - n
+        self.rows += n
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        assert self.writer is not None
+        try:
+            if kind is None and self.n_waiting:
+                self._flush(self.n_waiting)
+            self.writer.close()
+            if kind is None:
+                self.partial.replace(self.path)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
+def blocks(ground: Ground, plan: Plan, made: Callable[[LongArray], Any]) -> Iterator[Any]:
+    """`made(users)` for blocks of users in order, a few ahead of the one that is used."""
+    edges = _edges(ground.counts, plan.rows_per_block)
+    done, total = 0, int(ground.counts.sum())
+    ahead: deque[tuple[LongArray, Future[Any]]] = deque()
+    with ThreadPoolExecutor(plan.n_threads) as pool:
+        for first, end in edges:
+            users = np.arange(first, end, dtype=np.int64)
+            ahead.append((users, pool.submit(made, users)))
+            if len(ahead) > plan.n_threads:
+                users, future = ahead.popleft()
+                yield future.result()
+                done += int(ground.counts[users].sum())
+                if plan.progress is not None:
+                    plan.progress(done, total)
+        while ahead:
+            users, future = ahead.popleft()
+            yield future.result()
+            done += int(ground.counts[users].sum())
+            if plan.progress is not None:
+                plan.progress(done, total)
+
+
+def _edges(counts: LongArray, rows_per_block: int) -> list[tuple[int, int]]:
+    block = (np.cumsum(counts) - counts) // max(rows_per_block, 1)
+    cuts = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(counts)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def write_vitrina(ground: Ground, folder: Path, plan: Plan, *, impressions: bool) -> dict[str, int]:
+    """events.parquet, items.parquet and, if asked, impressions.parquet. Returns rows by file."""
+    item_frame(ground).write_parquet(folder / "items.parquet")
+    plain = ("item_id", "ts", "propensity")
+    with contextlib.ExitStack() as stack:
+        events = stack.enter_context(Sheet(folder / "events.parquet", EVENT_SCHEMA, plain, "zstd"))
+        sheets = [events]
+        if impressions:
+            sheets.append(
+                stack.enter_context(Sheet(folder / "impressions.parquet", VIEW_SCHEMA, plain, "zstd"))
+            )
+        for tables in blocks(ground, plan, lambda users: _vitrina(ground, users, impressions)):
+            for sheet, columns in zip(sheets, tables, strict=True):
+                sheet.add(columns)
+    return {"items.parquet": len(ground.item_ids)} | {sheet.path.name: sheet.rows for sheet in sheets}
+
+
+UTC_US = pa.timestamp("us", tz="UTC")
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("item_id", pa.int64(), nullable=False),
+        pa.field("ts", UTC_US, nullable=False),
+        pa.field("event", pa.string(), nullable=False),
+        pa.field("value", pa.float32()),
+        pa.field("organic", pa.bool_(), nullable=False),
+        pa.field("propensity", pa.float32()),
+    ]
+)
+VIEW_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("ts", UTC_US, nullable=False),
+        pa.field("slate", pa.int32(), nullable=False),
+        pa.field("position", pa.uint8(), nullable=False),
+        pa.field("item_id", pa.int64(), nullable=False),
+        pa.field("propensity", pa.float32(), nullable=False),
+        pa.field("taken", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def _vitrina(ground: Ground, users: LongArray, impressions: bool) -> list[Columns]:
+    """Events with reactions in their place, and what the feed showed, of a block of users."""
+    block = ground.simulate(users, views=impressions)
+    user = np.repeat(users, ground.counts[users])
+    n, row = len(user), np.concatenate([np.arange(len(user)), block.reaction_row])
+    ts_s = np.concatenate([block.ts_s, block.reaction_ts_s])
+    order = np.lexsort((ts_s, user[row]))
+    kind = np.concatenate([np.zeros(n, np.uint8), block.reaction_kind + 1])[order]
+    row, ts_s, is_take = row[order], ts_s[order], kind == 0
+    events = {
+        "user_id": ground.user_ids[user[row]],
+        "item_id": ground.item_ids[block.item[row]],
+        "ts": ground.ts_us(ts_s),
+        "event": np.array(EVENTS, dtype=object)[kind],
+        "value": np.where(is_take, block.played_pct[row] / np.float32(100), np.float32(np.nan)),
+        "organic": block.cause[row] < RECOMMENDED,
+        "propensity": np.where(is_take, block.propensity[row], np.float32(np.nan)),
+    }
+    if not impressions:
+        return [events]
+    view_row = block.view_row
+    ordinal = np.arange(len(view_row)) - np.searchsorted(view_row, view_row, side="left")
+    views = {
+        "user_id": ground.user_ids[user[view_row]],
+        "ts": ground.ts_us(block.ts_s[view_row]),
+        "slate": ordinal // ground.rules.slate_len,
+        "position": block.view_position + 1,
+        "item_id": ground.item_ids[block.view_item],
+        "propensity": block.view_propensity,
+        "taken": block.view_taken.astype(bool),
+    }
+    return [events, views]
+
+
+REACTION_SCHEMA = pa.schema(
+    [("uid", pa.uint32()), ("timestamp", pa.uint32()), ("item_id", pa.uint32()), ("is_organic", pa.uint8())]
+)
+LISTEN_SCHEMA = pa.schema(
+    [*REACTION_SCHEMA, ("played_ratio_pct", pa.uint16()), ("track_length_seconds", pa.uint32())]
+)
+
+
+def write_yambda(ground: Ground, folder: Path, size: str, plan: Plan) -> dict[str, int]:
+    """Yambda's flat files and mappings. Returns rows by file."""
+    flat = folder / "flat" / size
+    length_s = track_lengths(ground)
+    plain = ("timestamp", "item_id")
+    names = ["listens", *YAMBDA_FILES.values()]
+    with contextlib.ExitStack() as stack:
+        sheets = [
+            stack.enter_context(
+                Sheet(
+                    flat / f"{name}.parquet", LISTEN_SCHEMA if name == "listens" else REACTION_SCHEMA, plain
+                )
+            )
+            for name in names
+        ]
+        for tables in blocks(ground, plan, lambda users: _yambda(ground, users, length_s)):
+            for sheet, columns in zip(sheets, tables, strict=True):
+                sheet.add(columns)
+    rows = {f"flat/{size}/{sheet.path.name}": sheet.rows for sheet in sheets}
+    author = authors(ground)
+    for name, group in (("artist", author), ("album", _albums(ground, author))):
+        table = pa.table(
+            {f"{name}_id": group.astype(np.uint32), "item_id": ground.item_ids.astype(np.uint32)}
+        ).sort_by("item_id")
+        pq.write_table(table, folder / f"{name}_item_mapping.parquet", compression="lz4")
+        rows[f"{name}_item_mapping.parquet"] = len(table)
+    return rows
+
+
+def _yambda(ground: Ground, users: LongArray, length_s: LongArray) -> list[Columns]:
+    """Listens and the four kinds of reactions of a block of users, each by (uid, timestamp)."""
+    block: Block = ground.simulate(users)
+    user = np.repeat(users, ground.counts[users])
+    uid = ground.user_ids.astype(np.uint32)
+    item_id = ground.item_ids.astype(np.uint32)
+    listens: Columns = {
+        "uid": uid[user],
+        "timestamp": _quantised(block.ts_s),
+        "item_id": item_id[block.item],
+        "is_organic": (block.cause < RECOMMENDED).astype(np.uint8),
+        "played_ratio_pct": block.played_pct,
+        "track_length_seconds": length_s.astype(np.uint32)[block.item],
+    }
+    tables = [listens]
+    for kind in YAMBDA_FILES:
+        mine = np.flatnonzero(block.reaction_kind == kind)
+        mine = mine[np.lexsort((block.reaction_ts_s[mine], user[block.reaction_row[mine]]))]
+        row = block.reaction_row[mine]
+        given = kind in (LIKE, DISLIKE)
+        organic = (block.cause[row] < RECOMMENDED) if given else np.ones(len(row), bool)
+        tables.append(
+            {
+                "uid": uid[user[row]],
+                "timestamp": _quantised(block.reaction_ts_s[mine]),
+                "item_id": item_id[block.item[row]],
+                "is_organic": organic.astype(np.uint8),
+            }
+        )
+    return tables
+
+
+def _quantised(ts_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return (ts_s / STEP_S).astype(np.uint32) * np.uint32(STEP_S)
+
+
+def track_lengths(ground: Ground) -> LongArray:
+    """Whole multiples of 5 s between 60 and 420, most near 190. Shape (I,)."""
+    u = hashed(ground.rules.seed, ITEM_LENGTH, len(ground.item_ids))
+    return (5 * np.round((60 + 360 * (0.5 + np.arctan(3 * (u - 0.5)) / 2.5) ** 1.4) / 5)).astype(np.int64)
+
+
+def authors(ground: Ground) -> LongArray:
+    """Author of each item, from 1; an author keeps to one topic, and some have many more items. Shape (I,)."""
+    start = ground.tables.topic_start
+    n_of = np.maximum(np.diff(start) // 8, 1)
+    first = np.concatenate([[0], np.cumsum(n_of)])[:-1]
+    u = hashed(ground.rules.seed, ITEM_AUTHOR, len(ground.item_ids))
+    topic = ground.tables.topic
+    return np.asarray(1 + first[topic] + (u**2 * n_of[topic]).astype(np.int64))
+
+
+def _albums(ground: Ground, author: LongArray) -> LongArray:
+    u = hashed(ground.rules.seed, ITEM_TITLE, len(author))
+    return np.asarray(4 * author + (u * 4).astype(np.int64))
+
+
+ADJECTIVES = (
+    "amber ashen blue bright broken calm clear cold coral crimson crystal dark distant early electric empty endless "
+    "faded final first gentle gilded golden green grey hidden hollow hungry idle indigo ivory late lonely lost lunar "
+    "mellow midnight misty northern open orange pale patient quiet red restless round scarlet secret short silent "
+    "silver simple slow small soft solar southern still strange sudden sweet tall tender tidal velvet violet warm "
+    "wild winter wooden yellow young"
+).split()
+NOUNS = (
+    "anchor apple arrow atlas autumn avenue balcony basket beach bell bicycle birch bridge brook candle canyon castle "
+    "cedar chapel circus city cloud coast comet compass cottage desert diary dome door dragon echo ember engine "
+    "festival field fire forest fountain fox garden gate glacier hammer harbour harvest hill horizon house island "
+    "jungle kettle kite ladder lake lantern library lighthouse lion map market meadow mirror moon mountain museum "
+    "needle night ocean orchard palace parade path pearl piano pilot planet postcard prairie radio rain raven river "
+    "road rocket roof rose sail salt season shadow signal sky snow song sparrow spring square star station storm "
+    "street summer table temple theatre thunder tide tower train valley village violin voyage wall water wave "
+    "wheel willow wind window wolf wood"
+).split()
+
+
+def item_frame(ground: Ground) -> pl.DataFrame:
+    """item_id, title, author, born, length_s, by item_id. The noun of a title comes from a few of its topic's."""
+    n = len(ground.item_ids)
+    u, topic = hashed(ground.rules.seed, ITEM_TITLE, n), ground.tables.topic.astype(np.int64)
+    noun = (topic * 7 + (u * 1e6).astype(np.int64) % 12) % len(NOUNS)
+    adjective = (u * len(ADJECTIVES)).astype(np.int64)
+    frame = pl.DataFrame(
+        {
+            "item_id": ground.item_ids,
+            "adjective": pl.Series(ADJECTIVES).gather(adjective),
+            "noun": pl.Series(NOUNS).gather(noun),
+            "author": authors(ground),
+            "born": pl.Series(ground.ts_us(ground.tables.item[:, BIRTH])).cast(pl.Datetime("us", "UTC")),
+            "length_s": track_lengths(ground),
+        }
+    )
+    title = pl.concat_str(
+        pl.lit("The "), "adjective", pl.lit(" "), "noun", pl.lit(" "), pl.col("item_id") // 10
+    )
+    return frame.select("item_id", title.alias("title"), "author", "born", "length_s").sort("item_id")
