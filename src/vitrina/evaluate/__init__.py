@@ -6,11 +6,13 @@ evaluation.comparisons()     every two models, paired, corrected
 save(evaluation, "runs/shop")
 """
 
+from vitrina.evaluate.backtest import backtest
 from vitrina.evaluate.card import SplitCard
 from vitrina.evaluate.evaluation import Evaluation, paired
 from vitrina.evaluate.evaluator import Dropped, Evaluator, Run
 from vitrina.evaluate.measuring import evaluate
 from vitrina.evaluate.protocol import DEFAULT_METRICS, YAMBDA_METRICS, Protocol, pretty
+from vitrina.evaluate.report import write_report
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -21,7 +23,9 @@ __all__ = [
     "Protocol",
     "Run",
     "SplitCard",
+    "backtest",
     "evaluate",
     "paired",
     "pretty",
+    "write_report",
 ]

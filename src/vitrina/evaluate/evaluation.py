@@ -25,8 +25,8 @@ SIGNIFICANT = 0.05
 """Corrected p-value below which a difference is called one."""
 
 RESAMPLES_A_PAIR = 100
-"""The smallest p-value of R resamples is 2 / (R + 1); after Holm's correction over m pairs it must still be able to
-fall below `SIGNIFICANT`, which takes R > 40 m."""
+"""The smallest p-value of R resamples is 2 / (R + 1); after Holm's correction over m pairs it must still be
+able to fall below `SIGNIFICANT`, which takes R > 40 m."""
 
 ROW_SCHEMA = {
     "model": pl.String,

@@ -31,6 +31,8 @@ PALETTE: Final = (
 )
 """Readable on white and on near-black."""
 
+WIDTH: Final = 440
+
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 
 
@@ -70,7 +72,7 @@ class Figures:
         )
         line = base.mark_line(strokeWidth=2.2).encode(x=x, y="mean:Q", color=colour)
         points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y="mean:Q", color=colour)
-        return self._svg(alt.layer(band, line, points), width=620, height=330)
+        return self._svg(alt.layer(band, line, points), width=WIDTH, height=290)
 
     def tradeoff(self, frame: pl.DataFrame, accuracy: str, coverage: str) -> str:
         """Coverage against accuracy. Frame: model, accuracy, ci_low, ci_high, coverage."""
@@ -81,12 +83,10 @@ class Figures:
             "coverage:Q", title=coverage, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0, nice=True)
         )
         bars = base.mark_rule(strokeWidth=1.6, opacity=0.55).encode(
-            x=alt.X("ci_low:Q", title=accuracy), x2="ci_high:Q", y=y, color=self._colour(legend=False)
+            x=alt.X("ci_low:Q", title=accuracy), x2="ci_high:Q", y=y, color=self._colour()
         )
-        points = base.mark_point(size=110, filled=True, opacity=1).encode(
-            x=x, y=y, color=self._colour(legend=True)
-        )
-        return self._svg(alt.layer(bars, points), width=620, height=330)
+        points = base.mark_point(size=110, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
+        return self._svg(alt.layer(bars, points), width=WIDTH, height=290)
 
     def lorenz(self, frame: pl.DataFrame) -> str:
         """Share of all places that the least shown items get. Frame: model, frac_items, frac_shown."""
@@ -95,15 +95,15 @@ class Figures:
         x = alt.X(
             "frac_items:Q",
             title="items, least shown first",
-            axis=alt.Axis(format="%"),
+            axis=alt.Axis(format="%", tickCount=5),
             scale=alt.Scale(domain=[0, 1]),
         )
-        y = alt.Y("frac_shown:Q", title="share of all places", axis=alt.Axis(format="%"))
+        y = alt.Y("frac_shown:Q", title="share of all places", axis=alt.Axis(format="%", tickCount=5))
         line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour(), order="frac_items:Q")
         even = alt.Chart(alt.Data(values=[{"a": 0, "b": 0}, {"a": 1, "b": 1}])).mark_line(
             strokeDash=[4, 4], stroke=MUTED, strokeWidth=1.2
         )
-        return self._svg(alt.layer(even.encode(x="a:Q", y="b:Q"), line), width=620, height=330)
+        return self._svg(alt.layer(even.encode(x="a:Q", y="b:Q"), line), width=WIDTH, height=290)
 
     def slices(self, frame: pl.DataFrame, metric: str) -> str:
         """One group of slices. Frame: model, slice, order, mean, ci_low, ci_high."""
@@ -119,7 +119,7 @@ class Figures:
         rules = base.mark_rule(stroke=INK, strokeWidth=1.1).encode(
             x=x, xOffset=offset, y=alt.Y("ci_low:Q", title=metric), y2="ci_high:Q"
         )
-        return self._svg(alt.layer(bars, rules), width=620, height=240)
+        return self._svg(alt.layer(bars, rules), width=WIDTH, height=230)
 
     def trials(self, frame: pl.DataFrame, metric: str) -> str:
         """Values found by a search and the best so far. Frame: trial, model, value, best."""
@@ -134,15 +134,12 @@ class Figures:
         best = base.mark_line(interpolate="step-after", strokeWidth=2).encode(
             x=x, y="best:Q", color=self._colour()
         )
-        return self._svg(alt.layer(best, points), width=620, height=240)
+        return self._svg(alt.layer(best, points), width=WIDTH, height=230)
 
-    def _colour(self, *, legend: bool = True) -> Any:
+    def _colour(self) -> Any:
         alt = self._alt
         scale = alt.Scale(domain=self.models, range=[self.colour[model] for model in self.models])
-        drawn = (
-            alt.Legend(title=None, orient="right", symbolType="circle", labelLimit=180) if legend else None
-        )
-        return alt.Color("model:N", scale=scale, legend=drawn)
+        return alt.Color("model:N", scale=scale, legend=None)  # the page has one legend for all charts
 
     def _svg(self, chart: Any, *, width: int, height: int) -> str:
         axis = {
@@ -162,7 +159,6 @@ class Figures:
             .configure_view(stroke=None)
             .configure_axis(**axis)
             .configure_axisX(grid=False)
-            .configure_legend(labelColor=INK, labelFontSize=12.5, rowPadding=5, symbolSize=90)
         )
         version = ".".join(self._alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
         svg: str = self._convert.vegalite_to_svg(styled.to_dict(), vl_version=version)
@@ -178,6 +174,7 @@ def _fluid(svg: str) -> str:
     head, rest = svg.split(">", 1)
     width = re.search(r'width="([\d.]+)"', head)
     head = re.sub(r'\s(width|height)="[\d.]+"', "", head)
+    rest = re.sub(r'\s(aria-[a-z]+|role|pointer-events)="[^"]*"', "", rest)
     head = head.replace('xmlns:xlink="http://www.w3.org/1999/xlink" ', "")
     most = width.group(1) if width else "640"
     return f'{head} role="img" style="width:100%;max-width:{most}px;height:auto">{rest}'
