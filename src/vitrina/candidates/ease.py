@@ -64,6 +64,10 @@ def gram(X: sparse.csr_matrix) -> DoubleArray:
     return G
 
 
+SMALL = 1 << 23
+"""Multiply-adds below which a product stays in its thread: starting others would take longer."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Ease(Estimator):
     """The strongest linear model for catalogues of up to some ten thousand items."""
@@ -131,8 +135,23 @@ def rows_times_dense(X: sparse.csr_matrix, B: FloatArray) -> FloatArray:
     """X B for sparse rows and a dense matrix. Shape (rows of X, columns of B)."""
     out = np.empty((X.shape[0], B.shape[1]), np.float32)
     start, col, value = parts(X)
-    in_threads(lambda lo, hi: _sum_of_rows(lo, hi, start, col, value, B, out), B.shape[1], TILE * 8)
+    if X.nnz * B.shape[1] < SMALL:
+        _sum_row_by_row(start, col, value, B, out)
+    else:
+        in_threads(lambda lo, hi: _sum_of_rows(lo, hi, start, col, value, B, out), B.shape[1], TILE * 8)
     return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _sum_row_by_row(start, col, value, B, out):  # type: ignore[no-untyped-def]
+    """X B for few rows: every row of B is read once, from left to right. The same sums in the same order."""
+    out[:] = 0.0
+    for b in range(len(start) - 1):
+        total = out[b]
+        for at in range(start[b], start[b + 1]):
+            x, row = value[at], B[col[at]]
+            for c in range(B.shape[1]):
+                total[c] += x * row[c]
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
