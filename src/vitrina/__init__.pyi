@@ -1,0 +1,37 @@
+from vitrina import ann as ann
+from vitrina import artifact as artifact
+from vitrina import candidates as candidates
+from vitrina import datasets as datasets
+from vitrina import errors as errors
+from vitrina import evaluate as evaluate
+from vitrina import log as log
+from vitrina import metrics as metrics
+from vitrina import policies as policies
+from vitrina import split as split
+from vitrina.candidates import BPR as BPR
+from vitrina.candidates import DecayPop as DecayPop
+from vitrina.candidates import DualEase as DualEase
+from vitrina.candidates import Ease as Ease
+from vitrina.candidates import ImplicitALS as ImplicitALS
+from vitrina.candidates import ItemKNN as ItemKNN
+from vitrina.candidates import MostPop as MostPop
+from vitrina.candidates import OwnHistory as OwnHistory
+from vitrina.candidates import PopularLastDays as PopularLastDays
+from vitrina.candidates import Random as Random
+from vitrina.feed import Feed as Feed
+from vitrina.ids import Ids as Ids
+from vitrina.log import Catalogue as Catalogue
+from vitrina.log import Columns as Columns
+from vitrina.log import EventLog as EventLog
+from vitrina.log import Histories as Histories
+from vitrina.log import scan_log as scan_log
+from vitrina.pipeline import Pipeline as Pipeline
+from vitrina.pipeline import Source as Source
+from vitrina.policies import Allow as Allow
+from vitrina.policies import Block as Block
+from vitrina.policies import CapPer as CapPer
+from vitrina.policies import MaxAge as MaxAge
+from vitrina.policies import MinAge as MinAge
+from vitrina.policies import Unseen as Unseen
+
+__version__: str

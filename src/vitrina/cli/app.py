@@ -1,0 +1,257 @@
+"""The commands. Each one reads its arguments, calls a recipe and shows the result."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrina.cli import data
+from vitrina.cli.options import Debug, Json, Quiet, emit_json, reporting, stderr, stdout
+
+app = typer.Typer(
+    name="vitrina",
+    help="An event log becomes a measured, served feed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG.TOML", help="What to run; see the page on configuration.")
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from vitrina import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """An event log becomes a measured, served feed."""
+
+
+@app.command()
+def inspect(
+    path: Annotated[
+        str, typer.Argument(help="Parquet, CSV, NDJSON (file, folder, pattern) or a CONFIG.TOML.")
+    ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", help="Vitrina's name of a column = the file's, as `user_id=customer`; repeatable."
+        ),
+    ] = None,
+    time_unit: Annotated[str | None, typer.Option(help="Unit of integer times: s, ms, us or ns.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Zone of times that carry none.")] = None,
+    quarantine: Annotated[
+        Path | None,
+        typer.Option(help="Folder for bad rows (quarantine.parquet), instead of stopping at the first."),
+    ] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check an event log and say what is in it.
+
+    Examples:
+
+        vitrina inspect events.parquet
+
+        vitrina inspect 'events/*.parquet' --column user_id=customer --column ts=time --time-unit ms
+
+        vitrina inspect my.toml --json
+    """
+    from vitrina.cli import show
+    from vitrina.recipes import inspection
+
+    found = inspection.inspect(
+        path, columns=columns or [], time_unit=time_unit, time_zone=time_zone, quarantine=quarantine
+    )
+    emit_json(found) if json_ else show.inspection(stdout(), found)
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default `out` of the file.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """From a log to a leaderboard: check, split, train, measure, report, top-k lists.
+
+    Examples:
+
+        vitrina evaluate my.toml
+
+        vitrina evaluate my.toml --out runs/today --fresh
+
+        vitrina evaluate my.toml --json > leaderboard.json
+    """
+    from vitrina.cli import show
+    from vitrina.recipes import evaluate_run, load
+
+    run = load(config)
+    with reporting(quiet=quiet) as reporter:
+        result = evaluate_run(run, out=out, fresh=fresh, reporter=reporter)
+    emit_json(result.summary()) if json_ else show.evaluation(stdout(), result)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model; by default the winner of the evaluation.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fit one model on the whole log and write the folder that `vitrina serve` reads.
+
+    The winner comes from the evaluation of the same file, which is run first unless it was already.
+
+    Examples:
+
+        vitrina train my.toml
+
+        vitrina train my.toml --model ItemKNN --out served
+    """
+    from vitrina.cli import show
+    from vitrina.recipes import load, train_run
+
+    run = load(config)
+    with reporting(quiet=quiet) as reporter:
+        result = train_run(run, model=model, out=out, reporter=reporter)
+    emit_json(result.summary()) if json_ else show.training(stdout(), result)
+
+
+@app.command()
+def tune(
+    config: ConfigFile,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Model to search, repeatable; by default those of `[tune]`."),
+    ] = None,
+    n_trials: Annotated[int | None, typer.Option(min=1, help="Settings to try for each model.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Wall time for each model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default `out` of the file.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Forget the trials of an earlier search.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Search parameters on the validation window; the held-out events are never looked at.
+
+    An interrupted search goes on where it stopped. The best settings become a TOML file for `evaluate`.
+
+    Examples:
+
+        vitrina tune my.toml --n-trials 30
+
+        vitrina tune my.toml --model ItemKNN --minutes 5
+    """
+    from vitrina.cli import show
+    from vitrina.recipes import load, tune_run
+
+    run = load(config)
+    with reporting(quiet=quiet) as reporter:
+        result = tune_run(
+            run, models=models, n_trials=n_trials, minutes=minutes, out=out, fresh=fresh, reporter=reporter
+        )
+    emit_json(result.summary()) if json_ else show.tuning(stdout(), result)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder that `vitrina train` wrote.")],
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
+    clock: Annotated[
+        str, typer.Option(help="`wall` serves at the present time, `log` at the end of the training log.")
+    ] = "wall",
+    debug: Debug = False,
+) -> None:
+    """Serve the feed over HTTP, with the console beside it.
+
+    Examples:
+
+        vitrina serve runs/served
+
+        vitrina serve runs/served --host 0.0.0.0 --port 8080
+    """
+    from vitrina.recipes.serving import serve_folder
+
+    serve_folder(folder, host=host, port=port, clock=clock, say=stderr().print)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that `vitrina evaluate` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; by default `report.html` in the folder.")
+    ] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report of a finished evaluation again: one HTML file that needs nothing else.
+
+    Examples:
+
+        vitrina report runs
+
+        vitrina report runs --out report.html
+    """
+    from vitrina.recipes import report_run
+
+    written = report_run(run, out=out)
+    emit_json({"report": str(written)}) if json_ else stdout().print(str(written), soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs/demo"),
+    serve: Annotated[bool, typer.Option(help="Serve the feed and the console at the end.")] = True,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free from 8000.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train the classical models on two years of a real shop, show who wins, serve the winner.
+
+    Examples:
+
+        vitrina demo
+
+        vitrina demo --no-serve --json
+    """
+    from vitrina.cli import show
+    from vitrina.recipes.demo import demo_run
+    from vitrina.recipes.serving import serve_folder
+
+    with reporting(quiet=quiet) as reporter:
+        result = demo_run(out=out, fresh=fresh, reporter=reporter)
+    emit_json(result.summary()) if json_ else show.demo(stdout(), result)
+    if serve:
+        serve_folder(result.served, host=None, port=port, clock="log", say=stderr().print)

@@ -1,0 +1,180 @@
+"""From `[data]` and `[split]` to a checked log, its items and its split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from vitrina import split
+from vitrina.errors import ConfigError, InputError
+from vitrina.log import Columns, EventLog, scan_log
+from vitrina.recipes.config import DataConfig, SplitConfig
+from vitrina.recipes.known_data import open_dataset
+from vitrina.schema import EVENT, ITEM_ID, US_PER_DAY
+
+DEFAULT_QUANTILE = 0.9
+"""Where the log is cut when the configuration does not say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A log, what is known of its items, and where both come from."""
+
+    name: str
+    log: EventLog
+    items: pl.DataFrame | None
+    """One row an item_id."""
+    licence: str
+    """Licence note of a known data set; of your own log nothing is known."""
+    notes: tuple[str, ...]
+    """What was assumed, merged, left out."""
+
+    def about(self) -> dict[str, Any]:
+        """For model cards."""
+        first, last = self.log.time_range()
+        return {
+            "name": self.name,
+            "rows": self.log.n_rows(),
+            "since": split.written(first),
+            "until": split.written(last),
+            "events": list(self.log.event_names),
+            "digest": self.log.digest,
+            "licence": self.licence,
+            "notes": list(self.notes),
+            "check": self.log.report.to_dict(),
+        }
+
+
+def open_data(config: DataConfig, *, out: Path | None = None) -> Data:
+    """Scan and check what `[data]` names.
+
+    Args:
+        config: where the log is and how to read it.
+        out: folder of the run, for rows that are set aside.
+
+    Raises:
+        LogError: the log cannot be read or breaks a rule.
+        ConfigError: the configuration does not fit the log.
+    """
+    if config.dataset is not None:
+        data = _known(config)
+    else:
+        quarantine = None
+        if config.mode == "quarantine":
+            quarantine = (out or Path()) / "quarantine.parquet"
+        columns = Columns(**config.columns.model_dump())
+        log = scan_log(
+            str(config.path),
+            columns,
+            time_unit=config.time_unit,
+            time_zone=config.time_zone,
+            time_format=config.time_format,
+            mode=config.mode,
+            quarantine_path=quarantine,
+            duplicates=config.duplicates,
+        )
+        name = Path(str(config.path)).name
+        data = Data(
+            name, log, read_items(config.items), "your own data: you know its terms", log.report.notes
+        )
+    if config.events is not None:
+        data = _only_events(data, config.events)
+    if not data.log.n_rows():
+        raise InputError(
+            f"{data.name} has no events, there is nothing to learn from; check the file and [data]"
+        )
+    return data
+
+
+def read_items(path: str | None) -> pl.DataFrame | None:
+    """Item metadata: Parquet, CSV or NDJSON with a column item_id.
+
+    Raises:
+        ConfigError: the file is missing, of another kind, or has no item_id.
+    """
+    if path is None:
+        return None
+    readers: dict[str, Callable[[str], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".csv": pl.read_csv,
+        ".ndjson": pl.read_ndjson,
+        ".jsonl": pl.read_ndjson,
+    }
+    kind = Path(path).suffix.lower()
+    if kind not in readers:
+        raise ConfigError(
+            f"data.items {path} must end in one of {', '.join(readers)}, got {kind or 'no ending'!r}"
+        )
+    try:
+        items = readers[kind](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"data.items {path} cannot be read ({error}); give a file of items") from error
+    if ITEM_ID not in items.columns:
+        raise ConfigError(f"data.items {path} has no column {ITEM_ID!r}; it has: {', '.join(items.columns)}")
+    return items
+
+
+def make_split(log: EventLog, config: SplitConfig, *, validation: bool = False) -> split.Split:
+    """Cut a log as `[split]` says.
+
+    Args:
+        log: a checked log.
+        config: where to cut.
+        validation: also make the window on which parameters are chosen.
+
+    Raises:
+        SplitError: the cut is outside the log or leaves a part empty.
+    """
+    if config.protocol == "leave_one_out":
+        return split.leave_one_out(log, validation=validation, seed=config.seed)
+    if config.protocol == "last_n_per_user":
+        return split.last_n_per_user(log, config.n, validation=validation, seed=config.seed)
+    days = config.validation_days
+    if validation and days is None:
+        days = _test_days(_cut(log, config, None))
+    return _cut(log, config, days if validation else None)
+
+
+def _cut(log: EventLog, config: SplitConfig, validation_days: float | None) -> split.Split:
+    gap, horizon = config.gap_days, config.horizon_days
+    if config.cut is not None:
+        return split.at(
+            log, cut=config.cut, gap_days=gap, horizon_days=horizon, validation_days=validation_days
+        )
+    if config.last_days is not None:
+        return split.last_days(
+            log, config.last_days, gap_days=gap, horizon_days=horizon, validation_days=validation_days
+        )
+    q = DEFAULT_QUANTILE if config.quantile is None else config.quantile
+    return split.by_quantile(log, q, gap_days=gap, horizon_days=horizon, validation_days=validation_days)
+
+
+def _test_days(made: split.Split) -> float:
+    test = next(part for part in made.parts if part.name == "test")
+    return ((test.until_us or 0) - (test.since_us or 0)) / US_PER_DAY
+
+
+def _known(config: DataConfig) -> Data:
+    loaded = open_dataset(str(config.dataset), config.folder, config.options)
+    items = loaded.items if len(loaded.items) else None
+    dropped = tuple(f"{n:,} rows left out: {reason}" for reason, n in loaded.dropped.items())
+    return Data(
+        loaded.name,
+        loaded.log,
+        items if config.items is None else read_items(config.items),
+        f"{loaded.licence} ({loaded.attribution}; {loaded.page})",
+        (*loaded.notes, *dropped),
+    )
+
+
+def _only_events(data: Data, events: list[str]) -> Data:
+    unknown = [name for name in events if name not in data.log.event_names]
+    if unknown:
+        there = ", ".join(data.log.event_names)
+        raise ConfigError(f"data.events: the log has no event {unknown[0]!r}; it has: {there}")
+    n_before = data.log.n_rows()
+    log = data.log.filter(pl.col(EVENT).is_in(events))
+    note = f"{n_before - log.n_rows():,} rows of other events than {', '.join(events)} were left out"
+    return Data(data.name, log, data.items, data.licence, (*data.notes, note))

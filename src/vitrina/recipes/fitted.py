@@ -1,0 +1,108 @@
+"""Fitted models on disk, so that an interrupted or repeated evaluation trains nothing twice.
+
+    models/<name>-<key>/       Pipeline.save, without policies
+    models/<name>-<key>.json   what the key was made of, and how long the fit took
+
+The key is a hash of the split (which includes the hash of the data), of the model with all its parameters and
+seed, and of the version of Vitrina: a change of any of them trains again.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from vitrina import __version__
+from vitrina.errors import ArtifactError
+from vitrina.log import Catalogue, Histories
+from vitrina.pipeline import Pipeline
+
+
+class Fitted(NamedTuple):
+    """A fitted pipeline and what it cost."""
+
+    pipeline: Pipeline
+    fit_s: float
+    reused: bool
+    """Whether it was read from disk."""
+
+
+def fit(
+    pipeline: Pipeline,
+    train: Histories,
+    items: pl.DataFrame | None,
+    *,
+    folder: Path | None,
+    name: str,
+    data: str,
+    fresh: bool = False,
+) -> Fitted:
+    """Fit a pipeline, or read what an earlier run fitted with the same data and parameters.
+
+    Args:
+        pipeline: unfitted.
+        train: training histories.
+        items: item metadata.
+        folder: where fitted models lie; None keeps none.
+        name: of the model, for the name of its folder.
+        data: digest of the split.
+        fresh: fit even if there is one.
+    """
+    if folder is None:
+        began = time.perf_counter()
+        return Fitted(pipeline.fit(train, items), time.perf_counter() - began, False)
+    about = describe(pipeline) | {"data": data, "vitrina": __version__}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    home = folder / f"{slug(name)}-{key}"
+    note = home.with_name(home.name + ".json")
+    if not fresh and note.is_file():
+        try:
+            loaded = Pipeline.load(home)
+            fit_s = float(json.loads(note.read_text())["fit_s"])
+            return Fitted(_with_generators_of(pipeline, loaded, train, items), fit_s, True)
+        except (ArtifactError, ValueError, KeyError, TypeError):
+            pass  # half-written or of an older layout: it is only a copy, and is made again below
+    began = time.perf_counter()
+    pipeline.fit(train, items)
+    fit_s = time.perf_counter() - began
+    replace(pipeline, policies=()).save(home)
+    note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
+    return Fitted(pipeline, fit_s, False)
+
+
+def describe(pipeline: Pipeline) -> dict[str, Any]:
+    """Every class and parameter of a pipeline, policies left out: they are no part of what is learned."""
+    sources = [
+        {"name": s.name, "kind": type(s.generator).__name__, "params": _params(s.generator)}
+        for s in pipeline.sources
+    ]
+    fallback = pipeline.fallback
+    kind = None if fallback is None else {"kind": type(fallback).__name__, "params": _params(fallback)}
+    return {"sources": sources, "fallback": kind}
+
+
+def slug(name: str) -> str:
+    """A name that any file system takes; a digest stands in for what is lost, so two names stay two."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name).strip("-.")
+    if plain == name:
+        return plain
+    return f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _params(generator: Any) -> dict[str, Any]:
+    found: dict[str, Any] = generator.params()
+    return found
+
+
+def _with_generators_of(
+    wanted: Pipeline, loaded: Pipeline, train: Histories, items: pl.DataFrame | None
+) -> Pipeline:
+    """The wanted pipeline, its policies and limits, around generators that are fitted already."""
+    for source, known in zip(wanted.sources, loaded.sources, strict=True):
+        source.generator = known.generator
+    wanted.fallback = loaded.fallback
+    return wanted.bind(Catalogue.of(train, items), loaded.trained_until)

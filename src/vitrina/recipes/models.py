@@ -1,0 +1,73 @@
+"""The models of every table, and whole runs on known data as Python functions.
+
+A variant calls one of these and replaces what differs:
+
+    run = online_retail()
+    run = run.model_copy(update={"models": [*run.models, ModelConfig(kind="ItemKNN", name="few neighbours")]})
+"""
+
+from typing import Any
+
+from vitrina.candidates import CANDIDATES
+from vitrina.recipes.config import (
+    DataConfig,
+    EvaluateConfig,
+    FallbackConfig,
+    ModelConfig,
+    PipelineConfig,
+    RunConfig,
+    SourceConfig,
+    SplitConfig,
+)
+
+SIMPLE = ("Random", "MostPop", "DecayPop", "PopularLastDays", "OwnHistory")
+"""In every table: a model earns its place by beating these."""
+LEARNED = ("ItemKNN", "ImplicitALS", "BPR", "Ease", "Sansa")
+"""Learn who took what together."""
+
+
+def classical_models() -> list[ModelConfig]:
+    """The models of every table with their defaults, the simple ones first."""
+    return [ModelConfig(kind=kind) for kind in (*SIMPLE, *LEARNED) if kind in CANDIDATES]
+
+
+def online_retail() -> RunConfig:
+    """Two years of a gift shop, the last 30 days held out; people buy again, so both views matter.
+
+    Tastes change slowly in this shop: an event of DecayPop has half of its weight after 14 days, one of
+    OwnHistory after 180.
+    """
+    own_history = {"half_life_days": 180.0}
+    params: dict[str, dict[str, Any]] = {"DecayPop": {"hours": 0.15 * 14 * 24}, "OwnHistory": own_history}
+    models = [
+        ModelConfig(kind=model.kind, params=params.get(str(model.kind), {})) for model in classical_models()
+    ]
+    merged = ModelConfig(
+        name="OwnHistory + ItemKNN",
+        sources=[
+            SourceConfig(kind="OwnHistory", params=own_history, weight=2.0),
+            SourceConfig(kind="ItemKNN"),
+        ],
+    )
+    return RunConfig(
+        data=DataConfig(dataset="online-retail"),
+        split=SplitConfig(last_days=30),
+        models=[*models, merged],
+        pipeline=PipelineConfig(fallback=FallbackConfig(kind="MostPop")),
+        out="runs/online-retail",
+    )
+
+
+def movietweetings() -> RunConfig:
+    """Ratings of films that people tweeted, the last 30 days held out; nobody rates a film twice."""
+    return RunConfig(
+        data=DataConfig(dataset="movietweetings-100k"),
+        split=SplitConfig(last_days=30),
+        evaluate=EvaluateConfig(repeats=["new_only"]),
+        models=classical_models(),
+        out="runs/movietweetings-100k",
+    )
+
+
+RECIPES = {"online-retail": online_retail, "movietweetings-100k": movietweetings}
+"""Named runs: functions without arguments that return a `RunConfig`."""

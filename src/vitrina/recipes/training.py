@@ -1,0 +1,119 @@
+"""Fit one model on the whole log and write the folder that `vitrina serve` reads.
+
+served/
+  model/         Pipeline.save
+  histories/     the histories it was trained on, memory-mapped by the server
+  card.json, card.md   the model card
+  report.html    the evaluation behind the choice, where there is one
+  config.toml    the configuration, in full
+  events.db      made by the server, and never touched here
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitrina.errors import ConfigError
+from vitrina.recipes import build, cards, reporting, toml
+from vitrina.recipes.config import ModelConfig, RunConfig
+from vitrina.recipes.data import open_data
+from vitrina.recipes.evaluating import CONFIG, RUN, evaluate_run, read_summary
+from vitrina.recipes.models import classical_models
+from vitrina.recipes.progress import Reporter, Silent
+
+SERVED = "served"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A folder that can be served."""
+
+    folder: Path
+    model: str
+    card: dict[str, Any]
+    fit_s: float
+
+    def summary(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"folder": str(self.folder), "model": self.model, "fit_s": self.fit_s, "card": self.card}
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    model: str | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Trained:
+    """Fit a model of a configuration on everything up to now.
+
+    Args:
+        config: from `load`, `check` or a named recipe.
+        model: its name; None takes `[serve] model`, else the winner of the evaluation in the run's folder,
+            which is run first unless it was run with this configuration already.
+        out: folder to write to; None takes `served` in the run's folder.
+        reporter: hears of the progress.
+
+    Raises:
+        ConfigError: there is no such model, or the folder cannot be written.
+    """
+    say = reporter or Silent()
+    run_folder = Path(config.out)
+    name = model or config.serve.model
+    summary = _finished(config, run_folder)
+    if name is None:
+        if summary is None:
+            summary = evaluate_run(config, reporter=reporter).summary()
+        name = str(summary["winner"])
+        say.say(f"winner of the evaluation: {name}")
+    chosen = _named(config, name)
+    target = run_folder / SERVED if out is None else Path(out)
+    with say.step(f"train {name} on everything", total=1) as advance:
+        advance(f"train {name} on everything")
+        data = open_data(config.data, out=run_folder)
+        hide_seen = config.evaluate.repeats[0] == "new_only"
+        pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
+        histories = data.log.histories(target / "histories")
+        began = time.perf_counter()
+        pipeline.fit(histories, data.items)
+        fit_s = time.perf_counter() - began
+        pipeline.save(target / "model")
+    card = cards.card(name, pipeline, data, config=config, summary=summary, fit_s=fit_s)
+    _write_papers(target, card, config, run_folder if summary is not None else None)
+    return Trained(folder=target, model=name, card=card, fit_s=fit_s)
+
+
+def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """The summary of an evaluation of this very configuration, or None."""
+    if not (folder / RUN).is_file():
+        return None
+    summary = read_summary(folder)
+    same = summary.get("config") == json.loads(json.dumps(config.model_dump(exclude_none=True)))
+    return summary if same else None
+
+
+def _named(config: RunConfig, name: str) -> ModelConfig:
+    models = config.models or classical_models()
+    for model in models:
+        if model.label == name:
+            return model
+    raise ConfigError(f"no model {name!r} in the configuration; it has: {', '.join(m.label for m in models)}")
+
+
+def _write_papers(target: Path, card: dict[str, Any], config: RunConfig, run_folder: Path | None) -> None:
+    try:
+        (target / "card.json").write_text(json.dumps(card, indent=1, default=str))
+        (target / "card.md").write_text(cards.markdown(card))
+        (target / CONFIG).write_text(toml.dumps(config))
+        report = None if run_folder is None else run_folder / reporting.REPORT
+        if report is not None and report.is_file():
+            shutil.copyfile(report, target / reporting.REPORT)
+        else:
+            (target / reporting.REPORT).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
