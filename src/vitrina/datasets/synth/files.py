@@ -71,7 +71,12 @@ class Sheet:
 
     def add(self, columns: Columns) -> None:
         """Append rows; whole row groups go to the disk."""
-        arrays = [pa.array(columns[f.name], type=f.type, from_pandas=f.nullable) for f in self.schema]
+        arrays = [
+            column
+            if isinstance(column := columns[f.name], pa.Array)
+            else pa.array(column, type=f.type, from_pandas=f.nullable)
+            for f in self.schema
+        ]
         self.waiting.append(pa.Table.from_arrays(arrays, schema=self.schema))
         self.n_waiting += len(arrays[0])
         while self.n_waiting >= ROW_GROUP:
@@ -182,7 +187,7 @@ def _vitrina(ground: Ground, users: LongArray, impressions: bool) -> list[Column
         "user_id": ground.user_ids[user[row]],
         "item_id": ground.item_ids[block.item[row]],
         "ts": ground.ts_us(ts_s),
-        "event": np.array(EVENTS, dtype=object)[kind],
+        "event": pa.array(EVENTS).take(pa.array(kind)),
         "value": np.where(is_take, block.played_pct[row] / np.float32(100), np.float32(np.nan)),
         "organic": block.cause[row] < RECOMMENDED,
         "propensity": np.where(is_take, block.propensity[row], np.float32(np.nan)),
