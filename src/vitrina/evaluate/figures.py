@@ -53,6 +53,7 @@ class Figures:
             ) from error
         self._alt: Any = altair
         self._convert: Any = vl_convert
+        self._n_drawn = 0
         self.models = models
         self.colour = {model: PALETTE[at % len(PALETTE)] for at, model in enumerate(models)}
 
@@ -162,15 +163,17 @@ class Figures:
         )
         version = ".".join(self._alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
         svg: str = self._convert.vegalite_to_svg(styled.to_dict(), vl_version=version)
-        return _fluid(svg)
+        self._n_drawn += 1
+        return _fluid(svg, f"c{self._n_drawn}-")
 
 
 def _depths(frame: pl.DataFrame) -> list[int]:
     return sorted(frame["k"].unique().to_list())
 
 
-def _fluid(svg: str) -> str:
-    """Let the page size the drawing: its own width becomes the most it may take."""
+def _fluid(svg: str, prefix: str) -> str:
+    """Let the page size the drawing, its own width being the most it may take; make ids its own."""
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg).replace("url(#", f"url(#{prefix}")
     head, rest = svg.split(">", 1)
     width = re.search(r'width="([\d.]+)"', head)
     head = re.sub(r'\s(width|height)="[\d.]+"', "", head)

@@ -14,7 +14,7 @@ from vitrina.evaluate.backtest import backtest
 from vitrina.evaluate.evaluation import Evaluation
 from vitrina.evaluate.figures import Figures
 from vitrina.evaluate.protocol import pretty
-from vitrina.evaluate.views import best_so_far, number, shares, view
+from vitrina.evaluate.views import best_so_far, figure, number, shares, view
 from vitrina.split import same_split
 
 
@@ -114,7 +114,7 @@ def _trials(trials: pl.DataFrame, figures: Figures, metric: str) -> dict[str, An
         .group_by("model", maintain_order=True)
     )
     return {
-        "chart": figures.trials(best, metric),
+        "chart": figure(figures.trials(best, metric)),
         "n": len(trials),
         "top": top.head(3).to_dicts(),
         "metric": metric,
