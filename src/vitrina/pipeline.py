@@ -178,7 +178,7 @@ class Pipeline:
         return feed
 
     def allowed(self, now: int) -> BoolArray | None:
-        """Items that the policies let anybody see at a time, None where none of them rules on items. Shape (I,)."""
+        """Items that the policies let anybody see at a time; None where none rules on items. Shape (I,)."""
         rules = [p for p in self.policies if not isinstance(p, Unseen | CapPer)]
         masks = [policy.allowed(self._catalogue(), now) for policy in rules]
         return np.logical_and.reduce(masks) if masks else None
@@ -202,14 +202,17 @@ class Pipeline:
                 stages.append(Stage.of(f"source:{source.name}", found[source.name].lengths, began))
             return found, {}
         began = time.perf_counter()
-        pool = self._threads()
-        running = {s.name: pool.submit(_ask, s.generator, request, max(s.k, request.k)) for s in self.sources}
+        here = next((s for s in reversed(self.sources) if s.budget_ms is None), None)
+        running = {s.name: self._threads().submit(_timed, s, request) for s in self.sources if s is not here}
+        if here is not None:  # this thread would only wait for it
+            running[here.name] = _in_this_thread(here, request)
         return self._gather(running, began, stages)
 
     def _gather(
-        self, running: Mapping[str, Future[TopK]], began: float, stages: list[Stage]
+        self, running: Mapping[str, Future[tuple[TopK, Stage]]], began: float, stages: list[Stage]
     ) -> tuple[dict[str, TopK], dict[str, str]]:
-        found, failures = {}, {}
+        found: dict[str, tuple[TopK, Stage]] = {}
+        failures: dict[str, str] = {}
         for source in sorted(self.sources, key=lambda s: s.budget_ms or np.inf):
             answer = running[source.name]
             left_s = None
@@ -223,8 +226,9 @@ class Pipeline:
                 failures[source.name] = f"failed: {type(error).__name__}: {error}"
             else:
                 found[source.name] = answer.result()
-                stages.append(Stage.of(f"source:{source.name}", found[source.name].lengths, began))
-        return {s.name: found[s.name] for s in self.sources if s.name in found}, failures
+        in_order = [source.name for source in self.sources if source.name in found]
+        stages.extend(found[name][1] for name in in_order)
+        return {name: found[name][0] for name in in_order}, failures
 
     def _fill(
         self, request: _Request, candidates: Candidates, failures: dict[str, str], stages: list[Stage]
@@ -356,6 +360,21 @@ def _ask(generator: CandidateGenerator, request: _Request, k: int) -> TopK:
     return generator.retrieve(request.queries, k=k, exclude=request.exclude, allowed=request.allowed)
 
 
+def _timed(source: Source, request: _Request) -> tuple[TopK, Stage]:
+    began = time.perf_counter()
+    lists = _ask(source.generator, request, max(source.k, request.k))
+    return lists, Stage.of(f"source:{source.name}", lists.lengths, began)
+
+
+def _in_this_thread(source: Source, request: _Request) -> Future[tuple[TopK, Stage]]:
+    answer: Future[tuple[TopK, Stage]] = Future()
+    try:
+        answer.set_result(_timed(source, request))
+    except Exception as error:
+        answer.set_exception(error)
+    return answer
+
+
 def _rows_of(jagged: Jagged, rows: IntArray) -> Jagged:
     lengths = np.diff(jagged.offsets)[rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -376,4 +395,5 @@ def _policy(entry: dict[str, Any]) -> Policy:
     kind = params.pop("kind")
     if kind not in POLICIES:
         raise ConfigError(f"there is no policy {kind!r}; there is {', '.join(POLICIES)}")
-    return POLICIES[kind](**params)
+    build: Callable[..., Policy] = POLICIES[kind]
+    return build(**params)
