@@ -1,0 +1,41 @@
+"""A log of Yambda-50M's size: from raw Parquet to the leaderboard of all classical models, 2 cores."""
+
+from benchmarks import harness
+from vitrina.datasets import World
+
+SIZE = {
+    "n_users": 10_000,
+    "n_items": 934_057,
+    "n_events": 46_467_212,
+    "days": 26_000_000 / 86_400,
+    "seed": 50,
+}
+"""Users, items, listens and days of Yambda-50M (arXiv:2505.22238, table 1)."""
+
+
+def main() -> None:
+    folder = harness.WORK / "yambda_50m"
+    if not (folder / "world.json").exists():
+        rows = World(**SIZE).write(folder, schema="yambda")
+        print(f"   wrote {rows}", flush=True)
+    script = str(harness.HERE / "scripts" / "yambda_50m.py")
+    once = harness.run([harness.OURS, script, str(folder), str(harness.WORK / "yambda_50m_work")])
+    printed = once.printed
+    harness.record(
+        harness.Row(
+            name="yambda_50m",
+            what="46 M listens, 10 k users, 934 k items: raw Parquet -> leaderboard, Yambda's protocol",
+            ours=once.wall_s / 60,
+            peer="-",
+            theirs=None,
+            ratio=None,
+            unit="minutes",
+            target="under 45 minutes and 8 GB",
+            quality={"ndcg@100": printed["ndcg@100"]},
+            extra={
+                "peak_gb": round(once.peak_mb / 1024, 2),
+                "cpu_minutes": round(once.cpu_s / 60, 1),
+                **{name: printed[name] for name in ("n_train", "n_users", "n_items", "left_out")},
+            },
+        )
+    )
