@@ -1,7 +1,7 @@
 """Accuracy metrics by hand: our definition in plain Python, and what turns it into another library's.
 
-Nothing here imports vitrina: it is the second opinion. Each change is the whole difference that its name says;
-a library is a set of changes for each metric, the same for all worked lists.
+Nothing here imports vitrina: it is the second opinion. Each change is the whole difference that its name
+says; a library is a set of changes for each metric, the same for all worked lists.
 """
 
 from math import log2
@@ -113,8 +113,6 @@ def _gains(
     user: dict[str, Any], truth: Any, k: int, n_items: int, changes: set[str]
 ) -> tuple[list[float], int]:
     """Gain of each place, and how many of the first k places are filled."""
-    if "joined" in changes:
-        return [float(truth.count(i)) for i in user["list"]], min(k, len(user["list"]))
     if "ties averaged" in changes:
         gains = []
         for group in _groups(user, n_items, changes):
@@ -123,8 +121,9 @@ def _gains(
     items, scores = _ranked(user, changes)
     gains = []
     for at, i in enumerate(items):
-        again = i in items[:at] and "each place" not in changes
-        gains.append(float(i in truth and not again))
+        again = i in items[:at] and not changes & {"each place", "joined"}
+        n_met = truth.count(i) if "joined" in changes else int(i in truth)
+        gains.append(0.0 if again else float(n_met))
     if scores and "ties as given" not in changes:
         gains = _sunk(gains, scores)
     return gains, min(k, len(items))

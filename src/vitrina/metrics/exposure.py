@@ -168,8 +168,8 @@ class PopularityLift(ListMetric):
 
     1: shown items are as popular as the ones taken; 3: three times. Cold targets count as 0, repeated ones
     once. A ratio of means, as in the group average popularity of Abdollahpouri et al., RecSys 2020, with the
-    targets in place of the profile and without subtracting 1. Users with an empty list or without a target are
-    excluded and counted.
+    targets in place of the profile and without subtracting 1. Users with an empty list or without a target
+    are excluded and counted.
     """
 
     label: ClassVar[str] = "poplift"

@@ -152,7 +152,7 @@ def hits(
     n_pos = np.zeros(len(lists), dtype=np.int64)
     _mark(lists, offsets, items, np.full(n_slots, -1, np.int32), dedup_truth, dedup_lists, hit_BK, n_pos)
     if score_BK is not None:
-        score = np.ascontiguousarray(score_BK, dtype=np.float64)
+        score = np.ascontiguousarray(score_BK)
         if score.shape != lists.shape:
             raise InputError(f"scores have shape {score.shape}, lists {lists.shape}; they must be equal")
         _sink_ties(lists, score, hit_BK)
