@@ -234,7 +234,7 @@ class Pipeline:
         self, request: _Request, candidates: Candidates, failures: dict[str, str], stages: list[Stage]
     ) -> Candidates:
         """Append the fallback's items to lists shorter than the feed."""
-        short = np.flatnonzero(candidates.alive_BN.sum(axis=1) < request.k)
+        short = np.flatnonzero(candidates.alive_BN.sum(axis=1) < request.k).astype(np.int32)
         if self.fallback is None or not len(short):
             return candidates
         began = time.perf_counter()

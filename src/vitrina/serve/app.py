@@ -77,7 +77,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
-    _describe(app)
+    _describe(app, service)
     return app
 
 
@@ -127,7 +127,7 @@ def _warm(service: Service) -> None:
         log.exception("the model cannot answer; /health/ready stays at 503")
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, service: Service) -> None:
     """Put the msgspec structs into the OpenAPI document."""
     plain = app.openapi
 
@@ -137,6 +137,9 @@ def _describe(app: FastAPI) -> None:
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components.clear()
             components.update(wire.schemas())
+            limits = service.settings
+            components["Session"]["properties"]["items"]["maxItems"] = limits.max_session
+            components["EventBatch"]["properties"]["events"]["maxItems"] = limits.max_batch
             for path in document["paths"].values():
                 for operation in path.values():
                     _only_problems(operation)
