@@ -2,8 +2,8 @@
 
     VITRINA_DATA=<folder of local data> python tools/ship_datasets.py
 
-Nothing is dropped or merged here: every row of a source is a row of the shipped file. What a loader leaves out, it
-counts (`vitrina.datasets.shipped`). Running this twice gives the same bytes with the same pyarrow.
+Nothing is dropped or merged here: every row of a source is a row of the shipped file. What a loader leaves
+out, it counts (`vitrina.datasets.shipped`). Running this twice gives the same bytes with the same pyarrow.
 """
 
 import os

@@ -19,7 +19,7 @@ def content_digest(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.write_csv().encode()).hexdigest()
 
 
-# name, file, rows, sha of content. Counts agree with the sources' own statements (UCI; MovieTweetings' README).
+# name, file, rows, sha of content; the rows are those of the sources
 FILES = [
     ("online-retail", "events", 791_114, "6a6700cba0fb6cbb526031584e4f7426f600a0b92cd2436ac4278b80c9f86300"),
     ("online-retail", "items", 4_631, "200a94bcf7735f84185dd15b3a6ea92e2a7b40b580913b684f90162dfd0925fb"),

@@ -36,7 +36,7 @@ def put(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-# --- counts ----------------------------------------------------------------------------------------------------------
+# --- counts -------------------------------------------------------------------
 
 
 def test_counts_that_match_are_official_and_silent() -> None:
@@ -72,7 +72,7 @@ def test_a_missing_folder_and_a_missing_file_name_the_official_page(tmp_path: Pa
         datasets.movielens(tmp_path)
 
 
-# --- MovieLens -------------------------------------------------------------------------------------------------------
+# --- MovieLens ----------------------------------------------------------------
 
 
 def test_movielens_100k_form(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_local_movielens_has_the_official_counts(name: str) -> None:
     assert set(made.events.select("item_id").collect()["item_id"]) <= set(made.items["item_id"])
 
 
-# --- Amazon ----------------------------------------------------------------------------------------------------------
+# --- Amazon -------------------------------------------------------------------
 
 USER, ASIN, SECOND = "A39HTATAQ9V7YF", "B00001TZXX", 1369699200
 
@@ -220,7 +220,7 @@ def test_local_amazon_beauty_has_the_official_counts() -> None:
     assert made.items["title"].null_count() == 1  # one product has no keywords
 
 
-# --- sessions --------------------------------------------------------------------------------------------------------
+# --- sessions -----------------------------------------------------------------
 
 
 def test_retailrocket_events_and_last_category(tmp_path: Path) -> None:
@@ -231,6 +231,7 @@ def test_retailrocket_events_and_last_category(tmp_path: Path) -> None:
     )
     put(
         tmp_path / "item_properties_part1.csv",
+        ""
         "timestamp,itemid,property,value\n1435460400000,355908,categoryid,1338\n1433041200000,355908,categoryid,7\n"
         "1441508400000,206783,888,1116713 960601 n277.200\n",
     )
@@ -276,9 +277,10 @@ def test_local_yoochoose_sample_has_its_counts() -> None:
     assert made.log.report.set_aside == {"duplicate": 1}
 
 
-# --- KuaiRand --------------------------------------------------------------------------------------------------------
+# --- KuaiRand -----------------------------------------------------------------
 
 KUAI_HEAD = (
+    ""
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
     "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
 )
@@ -362,7 +364,7 @@ def test_tecd_payments_are_of_brands_and_may_count_from_day_zero(tmp_path: Path)
     assert got[0]["ts"] == dt.datetime(1970, 1, 4, 0, 0, 0, 5, tzinfo=UTC)
 
 
-# --- Yambda ----------------------------------------------------------------------------------------------------------
+# --- Yambda -------------------------------------------------------------------
 
 REACTION = {"uid": pl.UInt32, "timestamp": pl.UInt32, "item_id": pl.UInt32, "is_organic": pl.UInt8}
 LISTEN = REACTION | {"played_ratio_pct": pl.UInt16, "track_length_seconds": pl.UInt32}
@@ -489,7 +491,7 @@ def test_yambda_says_what_is_missing(tmp_path: Path) -> None:
         datasets.yambda(tmp_path, part="skips")
 
 
-# --- anything else ---------------------------------------------------------------------------------------------------
+# --- anything else ------------------------------------------------------------
 
 
 def test_generic_reads_what_scan_log_reads(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schema", ["vitrina", "yambda"])
@@ -182,12 +182,12 @@ def test_questions_about_strangers_and_other_times_are_refused(world: World) -> 
     with pytest.raises(InputError, match="outside the world"):
         world.optimal([100], 41 * DAY)
     with pytest.raises(InputError, match="no time zone"):
-        world.optimal([100], dt.datetime(2025, 1, 2))  # noqa: DTZ001
+        world.optimal([100], dt.datetime(2025, 1, 2))
     with pytest.raises(InputError, match="schema must be"):
         world.write("x", "csv")
 
 
-# --- what happens ----------------------------------------------------------------------------------------------------
+# --- what happens -------------------------------------------------------------
 
 
 def test_events_are_as_many_as_asked_and_in_order(world: World, block: Block, user: np.ndarray) -> None:
@@ -253,10 +253,12 @@ def test_repeats_reach_back_by_the_stated_law(world: World) -> None:
 
 
 def test_popularity_fades_by_its_half_life() -> None:
-    """With no evergreen part worth naming, takes of an item of age a are 2^(-a / half-life) of those when new."""
+    """With no evergreen part worth naming, takes of an item of age a are 2^(-a / half-life) of those when
+    new.
+    """
     world = World(
-        n_users=400, n_items=4_000, n_events=200_000, days=40, seed=1, n_topics=2, p_repeat=0.0, p_recommended=0.0,
-        half_life_days=5.0, p_evergreen=1e-6, frac_old_items=0.1,
+        n_users=400, n_items=4_000, n_events=200_000, days=40, seed=1, n_topics=2, p_repeat=0.0,
+        p_recommended=0.0, half_life_days=5.0, p_evergreen=1e-6, frac_old_items=0.1,
     )  # fmt: skip
     block = world.simulate(np.arange(world.n_users))
     birth = world.ground.tables.item[:, BIRTH]
@@ -269,7 +271,7 @@ def test_popularity_fades_by_its_half_life() -> None:
 
 
 def test_tastes_drift() -> None:
-    """The topics a user takes from resemble those of the week before more than those of half a year before."""
+    """The topics a user takes from resemble those of last month more than those of half a year ago."""
     world = World(
         n_users=60, n_items=300, n_events=60_000, days=300, seed=2, n_topics=20, drift_days=40, p_repeat=0.0
     )
@@ -308,22 +310,23 @@ def test_likes_and_dislikes_are_said_once_and_taken_back_later(block: Block, use
 
 
 def test_positions_are_looked_at_as_stated(block: Block) -> None:
-    """Given that the feed gets there, position m is taken from with chance ~ 1 / sqrt(m), whatever was shown."""
+    """Given that the feed gets there, position m is taken from with chance ~ 1 / sqrt(m)."""
     shown = np.bincount(block.view_position, minlength=10)
     taken = np.bincount(block.view_position, weights=block.view_taken, minlength=10)
     rate = taken / shown
-    # those who get further match the feed less, which only lowers later rates; the first steps are close to the law
+    # those who get further match the feed less, which lowers later rates
     assert rate[1] / rate[0] == pytest.approx(1 / np.sqrt(2), abs=0.08)
     assert rate[3] / rate[0] < 0.6
 
 
-# --- the truth -------------------------------------------------------------------------------------------------------
+# --- the truth ----------------------------------------------------------------
 
 
 def slow_chances(world: World, user: int, at_s: float, past: list[int], visit_topic: int) -> np.ndarray:
     """The chance of each next item by walking through every branch, from the formulas of docs/datasets.md.
 
-    Shares only who the person is (slots, habits) and what the items are (topic, birth, appeal) with the package.
+    Shares only who the person is (slots, habits) and what the items are (topic, birth, appeal) with the
+    package.
     """
     from vitrina.datasets.synth.people import LAGGED, NOW, look, meet, stranger
 
@@ -358,7 +361,7 @@ def slow_chances(world: World, user: int, at_s: float, past: list[int], visit_to
     mass = [sum(w[i] for i in born if tables.topic[i] == z) for z in topics]
     p_feed, p_repeat = person.habits
     p = np.zeros(world.n_items)
-    # the feed: accept or go on, position after position; at each the draw is the same, so what is taken is q * alpha
+    # the feed: accept or go on, position after position
     q = {
         i: (1 - world.p_explore) * known[tables.topic[i]] * w[i] / mass[tables.topic[i]]
         + world.p_explore / len(born)
@@ -370,7 +373,7 @@ def slow_chances(world: World, user: int, at_s: float, past: list[int], visit_to
         mu = now[z] / (now[z] + g[z])
         alpha[i] = world.take[0] + (world.take[1] - world.take[0]) * mu
     goes_on, position = 1.0, 0
-    reached = {i: 0.0 for i in born}
+    reached = dict.fromkeys(born, 0.0)
     while goes_on > 1e-13:
         looked = 1 / np.sqrt(position % world.slate_len + 1)
         for i in born:
@@ -427,7 +430,8 @@ def test_the_optimum_is_the_best_of_all_lists() -> None:
 
 
 def test_what_happens_follows_the_stated_chances(world: World, block: Block, user: np.ndarray) -> None:
-    """Sum over events of (happened - chance) is a martingale: for each item about normal with the sum of p (1 - p).
+    """Sum over events of (happened - chance) is a martingale: for each item about normal with the sum of p (1
+    - p).
 
     8,000 events of the first users, 500 items: the mean of z^2 is 1 within 4 * sqrt(2 / 500) = 0.25.
     """
@@ -486,10 +490,12 @@ def test_propensities_are_those_of_the_feed(world: World, block: Block, user: np
 def test_weighting_by_propensity_gives_another_policy_its_true_value(
     world: World, block: Block, user: np.ndarray
 ) -> None:
-    """IPS: mean of (pi / q) * taken over what was shown, for pi = uniform, against its chances of being taken.
+    """IPS: mean of (pi / q) * taken over what was shown, for pi = uniform, against its chances of being
+    taken.
 
-    Given who is asked, when and at which position, an impression is independent of those before, so the sum of
-    (weighted outcome - chance) is a martingale. Naively averaging `taken` is far off: the feed favours what fits.
+    Given who is asked, when and at which position, an impression is independent of those before, so the sum
+    of (weighted outcome - chance) is a martingale. Naively averaging `taken` is far off: the feed favours
+    what fits.
     """
     from vitrina.datasets.synth.truth import tastes
 
@@ -548,10 +554,12 @@ def lists_of(model: object, queries: Histories, users: list[int], k: int) -> pl.
 
 
 def test_models_that_learn_tastes_reach_most_of_the_optimum_in_a_steady_world() -> None:
-    """Tastes that stand still and popularity that does not fade: what is left to learn is who likes which topic."""
+    """Tastes that stand still and popularity that does not fade: what is left to learn is who likes which
+    topic.
+    """
     world = World(
-        n_users=800, n_items=400, n_events=80_000, days=60, seed=11, n_topics=8, n_slots=2, drift_days=100_000,
-        half_life_days=100_000, frac_old_items=1.0, frac_late_users=0.0, p_repeat=0.0,
+        n_users=800, n_items=400, n_events=80_000, days=60, seed=11, n_topics=8, n_slots=2,
+        drift_days=100_000, half_life_days=100_000, frac_old_items=1.0, frac_late_users=0.0, p_repeat=0.0,
     )  # fmt: skip
     block = world.simulate(np.arange(world.n_users))
     user = np.repeat(np.arange(world.n_users), world.ground.counts)

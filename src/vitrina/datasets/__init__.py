@@ -1,4 +1,4 @@
-"""Logs that come with the package, readers for what users have on disk, and synthetic worlds with a known optimum."""
+"""Logs that come with the package, readers for what users have, and synthetic worlds with a known optimum."""
 
 from vitrina.datasets.amazon import amazon, amazon_beauty_derived
 from vitrina.datasets.dataset import Counts, Dataset, DatasetWarning, Source

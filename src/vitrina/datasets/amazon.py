@@ -1,7 +1,7 @@
-"""Amazon reviews: the releases of 2014, 2018 and 2023, as rating tables or as reviews; and a derived copy of Beauty.
+"""Amazon reviews: the releases of 2014, 2018 and 2023, as ratings or as reviews; and a derived Beauty.
 
-The three releases differ where it hurts: 2014 has user before item and 2018 has item before user, both without a header
-and in seconds; 2023 has a header and milliseconds, and its item is the parent product.
+The three releases differ where it hurts: 2014 has user before item and 2018 has item before user, both
+without a header and in seconds; 2023 has a header and milliseconds, and its item is the parent product.
 """
 
 import os
@@ -38,19 +38,23 @@ SOURCES = {
     2018: Source(
         title="Amazon reviews 2018",
         licence=TERMS,
-        attribution="J. Ni, J. Li, J. McAuley: Justifying recommendations using distantly-labeled reviews, EMNLP 2019",
+        attribution=(
+            "J. Ni, J. Li, J. McAuley: Justifying recommendations using distantly-labeled reviews, EMNLP 2019"
+        ),
         page="https://nijianmo.github.io/amazon/index.html",
     ),
     2023: Source(
         title="Amazon reviews 2023",
         licence=TERMS,
-        attribution="Y. Hou et al.: Bridging Language and Items for Retrieval and Recommendation, arXiv:2403.03952",
+        attribution=(
+            "Y. Hou et al.: Bridging Language and Items for Retrieval and Recommendation, arXiv:2403.03952"
+        ),
         page="https://amazon-reviews-2023.github.io/",
     ),
 }
 
 ASIN_CHARS = 10
-"""An item id of Amazon has 10 characters; ids of users have 10 to 28, and in any file some have more than 10."""
+"""Items of Amazon have ids of 10 characters; users of 10 to 28, and in any file some of more than 10."""
 
 
 def amazon(
@@ -60,10 +64,10 @@ def amazon(
     category: str | None = None,
     on_mismatch: OnMismatch = "warn",
 ) -> Dataset:
-    """One file of ratings (.csv) or reviews (.json, .jsonl), packed with gzip or not; event "rating", `value` its stars.
+    """One file of ratings (.csv) or reviews (.json, .jsonl), packed with gzip or not; `value` is the stars.
 
-    Counts are checked where they are published for exactly this file: the 5-core reviews of 2014 (rows, users, items)
-    and of 2018 (rows). Others end as "unchecked".
+    Counts are checked where they are published for exactly this file: the 5-core reviews of 2014 (rows,
+    users, items) and of 2018 (rows). Others end as "unchecked".
 
     Args:
         file: the file itself.
@@ -120,7 +124,8 @@ def _ratings(path: Path, year: int) -> pl.LazyFrame:
     if longest[1] is not None and longest[1] > ASIN_CHARS >= longest[0]:
         other = 2018 if year == 2014 else 2014
         raise InputError(
-            f"{path} has items where the release of {year} has users, as that of {other} does; pass year={other}"
+            f"{path} has items where the release of {year} has users, as that of {other} does; "
+            f"pass year={other}"
         )
     return raw
 
@@ -169,7 +174,8 @@ def amazon_beauty_derived(folder: str | os.PathLike[str], *, on_mismatch: OnMism
         items=items,
         notes=(
             "times are days and often tie: histories draw the order within a day from a seed",
-            "two public copies joined on their baskets; 13 items bought by exactly the same users are paired arbitrarily",
+            "two public copies joined on their baskets; 13 items bought by exactly the same "
+            "users are paired arbitrarily",
         ),
         found=found,
         official=official,

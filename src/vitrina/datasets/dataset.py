@@ -1,4 +1,4 @@
-"""What a reader gives: events in Vitrina's columns, what is known of the items, and where all of it comes from."""
+"""What a reader gives: events in Vitrina's columns, what is known of the items, and where it is from."""
 
 import datetime as dt
 import os
@@ -16,7 +16,7 @@ from vitrina.log import Columns, EventLog
 from vitrina.schema import EVENT, ITEM_ID, ORGANIC, TS, TS_DTYPE, USER_ID, VALUE, WEIGHT
 
 OnMismatch = Literal["warn", "raise", "ignore"]
-"""What a reader does when the counts of a folder are not the official ones; "ignore" does not count at all."""
+"""What a reader does when the counts of a folder are not the official ones; "ignore" does not count."""
 
 Outcome = Literal["official", "subset", "differs", "unchecked"]
 """official: every published count matches; subset: no more rows than published; differs: anything else."""
@@ -68,7 +68,7 @@ class Dataset:
     name: str
     source: Source
     events: pl.LazyFrame
-    """user_id, item_id, ts (UTC microseconds), event and, where the source has them, value, organic and context."""
+    """user_id, item_id, ts (UTC microseconds), event and, if there, value, organic and context."""
     items: pl.DataFrame
     """One row an item: item_id and what the source says of it; no rows where it says nothing."""
     notes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Dataset:
     wall_clock: bool = True
     """False where the source has no dates: its zero is then shown as 1970-01-01 UTC, which means nothing."""
     duplicates: Literal["set_aside", "keep"] = "set_aside"
-    """What the log does with rows equal in user, item, time, event and value; "keep" where they are true events."""
+    """What the log does with rows equal in all but context; "keep" where those are true events."""
 
     @cached_property
     def log(self) -> EventLog:
@@ -211,5 +211,6 @@ def find_all(folder: str | os.PathLike[str], names: tuple[str, ...], *, source: 
             return matches
     there = ", ".join(sorted(entry.name for entry in root.iterdir())[:12]) or "nothing"
     raise InputError(
-        f"{root} holds none of {', '.join(names)} (there is: {there}); download {source.title} from {source.page}"
+        f"{root} holds none of {', '.join(names)} (there is: {there}); download {source.title} "
+        f"from {source.page}"
     )

@@ -35,10 +35,11 @@ OFFICIAL = {
 }
 """Rows, users, videos by version and log."""
 
-SIGNALS = (
-    "is_click is_like is_follow is_comment is_forward is_hate long_view play_time_ms duration_ms profile_stay_time "
-    "comment_stay_time is_profile_enter is_rand tab"
-).split()
+SIGNALS = [
+    "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view",
+    "play_time_ms", "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter",
+    "is_rand", "tab",
+]  # fmt: skip
 
 
 def kuairand(
@@ -47,15 +48,17 @@ def kuairand(
     log: Literal["standard", "random"] = "standard",
     on_mismatch: OnMismatch = "warn",
 ) -> Dataset:
-    """log_standard_*.csv or log_random_*.csv of KuaiRand-Pure, -1K or -27K; the version is read off the file names.
+    """log_standard_*.csv or log_random_*.csv of KuaiRand-Pure, -1K or -27K; the version is read off the file
+    names.
 
-    Every row is a video shown: event is "click" where is_click is 1, else "impression"; `value` is play_time_ms over
-    duration_ms (null where there is no duration); `organic` is false throughout, for a recommender showed them all.
-    All other signals are context columns.
+    Every row is a video shown: event is "click" where is_click is 1, else "impression"; `value` is
+    play_time_ms over duration_ms (null where there is no duration); `organic` is false throughout, for a
+    recommender showed them all. All other signals are context columns.
 
     Args:
         folder: the unpacked release, or its data folder.
-        log: what the recommender showed, or what was shown at random in its place (uniform over a pool of 7,583).
+        log: what the recommender showed, or what was shown at random in its place (uniform over a pool of
+            7,583).
         on_mismatch: what to do when the counts are not the published ones.
     """
     if log not in ("standard", "random"):

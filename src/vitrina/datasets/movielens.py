@@ -20,8 +20,13 @@ from vitrina.errors import InputError
 
 SOURCE = Source(
     title="MovieLens",
-    licence="GroupLens terms: research use, no redistribution, no commercial use without permission; cite the paper",
-    attribution="F. M. Harper, J. A. Konstan: The MovieLens Datasets, ACM TiiS 5(4), 2015, doi:10.1145/2827872",
+    licence=(
+        "GroupLens terms: research use, no redistribution, no commercial use without permission; "
+        "cite the paper"
+    ),
+    attribution=(
+        "F. M. Harper, J. A. Konstan: The MovieLens Datasets, ACM TiiS 5(4), 2015, doi:10.1145/2827872"
+    ),
     page="https://grouplens.org/datasets/movielens/",
 )
 
@@ -33,12 +38,13 @@ OFFICIAL = {
     "25m": Counts(25_000_095, 162_541, 59_047),
     "32m": Counts(32_000_204, 200_948, 84_432),
 }
-"""Ratings, users and rated films (each release lists a few more films than are rated); latest-small of 2018-09."""
+"""Ratings, users and rated films (some listed films are not rated); latest-small is that of 2018-09."""
 
-GENRES_100K = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-    "Mystery Romance Sci-Fi Thriller War Western"
-).split()
+GENRES_100K = [
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+]  # fmt: skip
 """The 19 flags of u.item, in order."""
 
 
@@ -49,8 +55,8 @@ def movielens(
 
     Args:
         folder: where u.data (100K), ratings.dat (1M) or ratings.csv (latest-small, 20M, 25M, 32M) lies.
-        version: "100k", "1m", "latest-small", "20m", "25m" or "32m"; None tells it by the form of the files, the
-            name of the folder and the number of rows.
+        version: "100k", "1m", "latest-small", "20m", "25m" or "32m"; None tells it by the form of the files,
+            the name of the folder and the number of rows.
         on_mismatch: what to do when the counts are not those of the release.
 
     Raises:
@@ -74,7 +80,8 @@ def movielens(
     notes = ["times say when people rated, often years after they watched, and in bursts"]
     if (file.parent / "timestamp_exact.txt").is_file():
         notes.append(
-            "this copy was put together from several: timestamp_exact.txt marks the times that are the originals, the "
+            "this copy was put together from several: timestamp_exact.txt marks the times that "
+            "are the originals, the "
             "others lie between a user's exact ones; every user's order is right"
         )
     return Dataset(
@@ -113,7 +120,8 @@ def _version(file: Path, found: Counts) -> str:
         if version in file.parent.name or found.rows == official.rows:
             return version
     raise InputError(
-        f"{file} has {found.rows:,} ratings, which is no release known here; say version= one of {', '.join(OFFICIAL)}"
+        f"{file} has {found.rows:,} ratings, which is no release known here; say version= one of "
+        f"{', '.join(OFFICIAL)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Clicks and purchases of shops: RetailRocket, Yoochoose (RecSys Challenge 2015) and a sample of the latter."""
+"""Clicks and purchases of shops: RetailRocket, Yoochoose (RecSys Challenge 2015) and a sample of it."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,9 @@ RETAILROCKET = Source(
 YOOCHOOSE = Source(
     title="Yoochoose",
     licence="CC BY-NC-ND 4.0: not for commercial use; no derived data may be shared",
-    attribution="D. Ben-Shimon et al.: RecSys Challenge 2015 and the YOOCHOOSE Dataset, doi:10.1145/2792838.2798723",
+    attribution=(
+        "D. Ben-Shimon et al.: RecSys Challenge 2015 and the YOOCHOOSE Dataset, doi:10.1145/2792838.2798723"
+    ),
     page="https://2015.recsyschallenge.com/challenge.html",
 )
 
@@ -141,10 +143,10 @@ def yoochoose(
 
 
 def yoochoose_sample(folder: str | os.PathLike[str], *, on_mismatch: OnMismatch = "warn") -> Dataset:
-    """The prepared sample of 100k clicks: tab-separated SessionId, ItemId, Time, in a training and a test file.
+    """The prepared sample of 100k clicks: tab-separated SessionId, ItemId, Time in two files.
 
-    The context column part says which file a click came from ("train", "test"); the training file's own division
-    into *_train_tr and *_train_valid is left alone.
+    The context column part says which file a click came from ("train", "test"); the training file's own
+    division into *_train_tr and *_train_valid is left alone.
     """
     types = {"SessionId": pl.Int64, "ItemId": pl.Int64, "Time": pl.Float64}
     parts = []
@@ -167,7 +169,8 @@ def yoochoose_sample(folder: str | os.PathLike[str], *, on_mismatch: OnMismatch 
         items=no_items(),
         notes=(
             "user_id is a session: nobody is followed from one session to the next",
-            "times are 2 hours before the official ones: the sample's maker read UTC as the time of UTC+2; the order "
+            "times are 2 hours before the official ones: the sample's maker read UTC as the "
+            "time of UTC+2; the order "
             "and the gaps are right",
         ),
         found=found,

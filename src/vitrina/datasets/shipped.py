@@ -1,7 +1,7 @@
 """The two logs that come with the package: a real shop with repeat purchases, and ratings of films.
 
-    online-retail          791,114 order lines -> 788,174 lines of goods -> 766,057 purchases (an item on an invoice)
-    movietweetings-100k    100,000 ratings
+    online-retail         791,114 order lines, 788,174 of goods, 766,057 purchases (an item on an invoice)
+    movietweetings-100k   100,000 ratings
 
 `data/<name>/` holds events.parquet, items.parquet and the licence with the attribution.
 """
@@ -37,7 +37,7 @@ NOT_GOODS = {
     "TEST001": "test product",
     "TEST002": "test product",
 }
-"""Stock codes of Online Retail that name no article, and what they are. Two of them look like articles' codes."""
+"""Stock codes of Online Retail that name no article, and what they are. Two look like articles' codes."""
 
 ONLINE_RETAIL = Source(
     title="Online Retail",
@@ -56,12 +56,14 @@ MOVIETWEETINGS = Source(
 def online_retail(*, on_mismatch: OnMismatch = "raise") -> Dataset:
     """Two years of a UK gift shop: purchases from 2009-12-01 to 2011-12-09.
 
-    One event is one item on one invoice. The source has order lines, and 2.8 % of the goods lines repeat an item of
-    their invoice (11,612 are exact copies): the customer decided once, so those lines are one event and their
-    quantities and values add up. Twelve stock codes that are not goods are left out. Both are counted in `dropped`.
+    One event is one item on one invoice. The source has order lines, and 2.8 % of the goods lines repeat an
+    item of their invoice (11,612 are exact copies): the customer decided once, so those lines are one event
+    and their quantities and values add up. Twelve stock codes that are not goods are left out. Both are
+    counted in `dropped`.
 
-    Columns beside the usual: value (GBP, quantity times unit price), quantity, invoice, country. `weight` is not set:
-    quantities reach 80,995 and would drown everything else; make it from `quantity` where that is wanted.
+    Columns beside the usual: value (GBP, quantity times unit price), quantity, invoice, country. `weight` is
+    not set: quantities reach 80,995 and would drown everything else; make it from `quantity` where that is
+    wanted.
     """
     folder = DATA / "online-retail"
     lines = pl.read_parquet(folder / "events.parquet")
@@ -107,7 +109,7 @@ def online_retail(*, on_mismatch: OnMismatch = "raise") -> Dataset:
 
 
 def movietweetings(*, on_mismatch: OnMismatch = "raise") -> Dataset:
-    """Ratings 0-10 that people tweeted, 2013-02-28 to 2013-09-01; `value` is the rating, item ids are IMDb's digits."""
+    """Ratings 0-10 that people tweeted, 2013-02-28 to 2013-09-01; `value` is the rating, items are IMDb's."""
     folder = DATA / "movietweetings-100k"
     ratings = pl.scan_parquet(folder / "events.parquet")
     events = canonical(
@@ -143,6 +145,7 @@ def load(name: str) -> Dataset:
     """
     if name not in SHIPPED:
         raise InputError(
-            f"no dataset {name!r} comes with vitrina; it has: {', '.join(SHIPPED)}; for others see vitrina.datasets"
+            f"no dataset {name!r} comes with vitrina; it has: {', '.join(SHIPPED)}; for others "
+            f"see vitrina.datasets"
         )
     return SHIPPED[name]()

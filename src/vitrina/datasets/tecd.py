@@ -1,4 +1,4 @@
-"""T-ECD: a synthetic log of a bank's shops, offers, payments and reviews; a file a day, the day in its name."""
+"""T-ECD: a synthetic log of shops, offers, payments and reviews; one file a day, named by the day."""
 
 import os
 from pathlib import Path
@@ -37,10 +37,10 @@ def tecd(
 ) -> Dataset:
     """Day files of one domain of T-ECD, small or full (dataset/small or dataset/full).
 
-    The calendar day is in the file name alone (01082.pq is day 1082), and no date is given for day 0: times are
-    counted from 1970-01-01 UTC, which means nothing. `event` is action_type in lower case ("payment", "review" where
-    there is none). Items are brands in payments (`value` is the price) and reviews (`value` is the rating).
-    Published counts are round ("~1B"), so nothing is checked.
+    The calendar day is in the file name alone (01082.pq is day 1082), and no date is given for day 0: times
+    are counted from 1970-01-01 UTC, which means nothing. `event` is action_type in lower case ("payment",
+    "review" where there is none). Items are brands in payments (`value` is the price) and reviews (`value` is
+    the rating). Published counts are round ("~1B"), so nothing is checked.
 
     Args:
         folder: the folder that holds users.pq, brands.pq and the domains.
@@ -80,14 +80,17 @@ def tecd(
         items=_items(root, domain),
         notes=(
             "no wall clock: day 0 is shown as 1970-01-01 UTC; days of the week and seasons are unknown",
-            f"items are {'brands' if item == 'brand_id' else 'ids of this domain alone'}; users and brands are common",
+            f"items are {'brands' if item == 'brand_id' else 'ids of this domain alone'}; users "
+            f"and brands are common",
         ),
         wall_clock=False,
     )
 
 
 def _day(file: Path) -> pl.LazyFrame:
-    """One day file with `day` and `ts`; its timestamp counts from midnight, or from day 0 if it exceeds a day."""
+    """One day file with `day` and `ts`; its timestamp counts from midnight, or from day 0 if it exceeds a
+    day.
+    """
     frame, day = pl.scan_parquet(file), int(file.stem)
     dtype = frame.collect_schema()["timestamp"]
     raw = pl.col("timestamp")

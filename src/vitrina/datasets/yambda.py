@@ -1,8 +1,8 @@
 """Yambda: listens and reactions of a music service, flat or one row a user, in three sizes.
 
-<folder>/flat/50m/listens.parquet            uid, timestamp, item_id, is_organic, played_ratio_pct, track_length_seconds
-<folder>/sequential/50m/listens.parquet      uid, and the other columns as lists in time order
-<folder>/artist_item_mapping.parquet, album_item_mapping.parquet, embeddings.parquet
+flat/50m/listens.parquet         uid, timestamp, item_id, is_organic, played_ratio_pct, track_length_seconds
+sequential/50m/listens.parquet   uid, and the other columns as lists in time order
+artist_item_mapping.parquet, album_item_mapping.parquet, embeddings.parquet
 """
 
 import os
@@ -75,7 +75,8 @@ LISTEN_PLUS_50M = 29_439_278
 """Rows of 50m's listens that Listen+ keeps."""
 
 NOTES = (
-    "no wall clock: times are seconds since the first event, in steps of 5 s, shown from 1970-01-01 UTC; hours of the "
+    "no wall clock: times are seconds since the first event, in steps of 5 s, shown from "
+    "1970-01-01 UTC; hours of the "
     "day are known up to a shift",
     "tracks are listened to again: do not filter what a user already heard unless you mean to",
 )
@@ -90,16 +91,18 @@ def yambda(
     listen_plus: bool = False,
     on_mismatch: OnMismatch = "warn",
 ) -> Dataset:
-    """Events of one file of Yambda. `value` is the share of the track played (listens alone), `organic` is is_organic.
+    """Events of one file of Yambda. `value` is the share of the track played (listens alone), `organic` is
+    is_organic.
 
     Args:
         folder: where flat/ or sequential/ lies.
         size: "50m", "500m" or "5b".
         part: which events; "multi_event" reads that file, or joins the five others where it is not there.
         layout: "flat", one row an event; "sequential", one row a user with lists.
-        listen_plus: keep listens of at least half of the track, as the official benchmark does; the others are
-            counted in `dropped`.
-        on_mismatch: what to do when the counts are not the published ones. Users and items are counted for 50m alone.
+        listen_plus: keep listens of at least half of the track, as the official benchmark does; the others
+            are counted in `dropped`.
+        on_mismatch: what to do when the counts are not the published ones. Users and items are counted for
+            50m alone.
 
     Raises:
         InputError: a file is not there, or the counts are wrong and `on_mismatch` is "raise".
@@ -157,7 +160,8 @@ def _scan(folder: Path, part: str, *, flat: bool) -> pl.LazyFrame:
     if not file.is_file():
         there = ", ".join(sorted(f.name for f in folder.glob("*.parquet"))) or "nothing"
         raise InputError(
-            f"{file} is not there (there is: {there}); download {SOURCE.title} from {SOURCE.page} in its own layout"
+            f"{file} is not there (there is: {there}); download {SOURCE.title} from "
+            f"{SOURCE.page} in its own layout"
         )
     frame = pl.scan_parquet(file)
     if not flat:
@@ -179,7 +183,9 @@ def _found(events: pl.LazyFrame, raw: pl.LazyFrame, size: str, on_mismatch: OnMi
 
 
 def yambda_items(folder: str | os.PathLike[str]) -> pl.DataFrame:
-    """item_id, author (its first artist by id) and album (likewise), from the two mappings where they are there."""
+    """item_id, author (its first artist by id) and album (likewise), from the two mappings where they are
+    there.
+    """
     table = pl.DataFrame(schema={ITEM_ID: pl.UInt32})
     for name, group in (("author", "artist"), ("album", "album")):
         file = Path(folder) / f"{group}_item_mapping.parquet"

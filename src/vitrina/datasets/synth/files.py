@@ -1,22 +1,22 @@
-"""Writing a world: blocks of users are made in threads, in order, and go to Parquet in row groups of a fixed size."""
+"""Writing a world: blocks of users are made in threads, in order, and go to Parquet in fixed row groups."""
 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitrina.datasets.synth.ground import Ground
+from vitrina.datasets.synth.items import albums, authors, item_frame, track_lengths
 from vitrina.datasets.synth.kernel import DISLIKE, LIKE, RECOMMENDED, UNDISLIKE, UNLIKE, Block
-from vitrina.datasets.synth.tables import BIRTH, ITEM_AUTHOR, ITEM_LENGTH, ITEM_TITLE, hashed
 from vitrina.schema import LongArray
 
 ROW_GROUP = 1 << 20
@@ -54,7 +54,7 @@ class Sheet:
     rows: int = 0
     waiting: list[pa.Table] = field(default_factory=list)
     n_waiting: int = 0
-    writer: pq.ParquetWriter | None = None
+    writer: pq.ParquetWriter = field(init=False)
 
     @property
     def partial(self) -> Path:
@@ -83,7 +83,6 @@ class Sheet:
             self._flush(ROW_GROUP)
 
     def _flush(self, n: int) -> None:
-        assert self.writer is not None
         table = pa.concat_tables(self.waiting)
         self.writer.write_table(table.slice(0, n).combine_chunks(), row_group_size=ROW_GROUP)
         self.waiting, self.n_waiting = [table.slice(n)], self.n_waiting - n
@@ -92,7 +91,6 @@ class Sheet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        assert self.writer is not None
         try:
             if kind is None and self.n_waiting:
                 self._flush(self.n_waiting)
@@ -129,7 +127,7 @@ def blocks(ground: Ground, plan: Plan, made: Callable[[LongArray], Any]) -> Iter
 def _edges(counts: LongArray, rows_per_block: int) -> list[tuple[int, int]]:
     block = (np.cumsum(counts) - counts) // max(rows_per_block, 1)
     cuts = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(counts)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def write_vitrina(ground: Ground, folder: Path, plan: Plan, *, impressions: bool) -> dict[str, int]:
@@ -236,7 +234,7 @@ def write_yambda(ground: Ground, folder: Path, size: str, plan: Plan) -> dict[st
                 sheet.add(columns)
     rows = {f"flat/{size}/{sheet.path.name}": sheet.rows for sheet in sheets}
     author = authors(ground)
-    for name, group in (("artist", author), ("album", _albums(ground, author))):
+    for name, group in (("artist", author), ("album", albums(ground, author))):
         table = pa.table(
             {f"{name}_id": group.astype(np.uint32), "item_id": ground.item_ids.astype(np.uint32)}
         ).sort_by("item_id")
@@ -279,65 +277,3 @@ def _yambda(ground: Ground, users: LongArray, length_s: LongArray) -> list[Colum
 
 def _quantised(ts_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (ts_s / STEP_S).astype(np.uint32) * np.uint32(STEP_S)
-
-
-def track_lengths(ground: Ground) -> LongArray:
-    """Whole multiples of 5 s between 60 and 420, most near 190. Shape (I,)."""
-    u = hashed(ground.rules.seed, ITEM_LENGTH, len(ground.item_ids))
-    return (5 * np.round((60 + 360 * (0.5 + np.arctan(3 * (u - 0.5)) / 2.5) ** 1.4) / 5)).astype(np.int64)
-
-
-def authors(ground: Ground) -> LongArray:
-    """Author of each item, from 1; an author keeps to one topic, and some have many more items. Shape (I,)."""
-    start = ground.tables.topic_start
-    n_of = np.maximum(np.diff(start) // 8, 1)
-    first = np.concatenate([[0], np.cumsum(n_of)])[:-1]
-    u = hashed(ground.rules.seed, ITEM_AUTHOR, len(ground.item_ids))
-    topic = ground.tables.topic
-    return np.asarray(1 + first[topic] + (u**2 * n_of[topic]).astype(np.int64))
-
-
-def _albums(ground: Ground, author: LongArray) -> LongArray:
-    u = hashed(ground.rules.seed, ITEM_TITLE, len(author))
-    return np.asarray(4 * author + (u * 4).astype(np.int64))
-
-
-ADJECTIVES = (
-    "amber ashen blue bright broken calm clear cold coral crimson crystal dark distant early electric empty endless "
-    "faded final first gentle gilded golden green grey hidden hollow hungry idle indigo ivory late lonely lost lunar "
-    "mellow midnight misty northern open orange pale patient quiet red restless round scarlet secret short silent "
-    "silver simple slow small soft solar southern still strange sudden sweet tall tender tidal velvet violet warm "
-    "wild winter wooden yellow young"
-).split()
-NOUNS = (
-    "anchor apple arrow atlas autumn avenue balcony basket beach bell bicycle birch bridge brook candle canyon castle "
-    "cedar chapel circus city cloud coast comet compass cottage desert diary dome door dragon echo ember engine "
-    "festival field fire forest fountain fox garden gate glacier hammer harbour harvest hill horizon house island "
-    "jungle kettle kite ladder lake lantern library lighthouse lion map market meadow mirror moon mountain museum "
-    "needle night ocean orchard palace parade path pearl piano pilot planet postcard prairie radio rain raven river "
-    "road rocket roof rose sail salt season shadow signal sky snow song sparrow spring square star station storm "
-    "street summer table temple theatre thunder tide tower train valley village violin voyage wall water wave "
-    "wheel willow wind window wolf wood"
-).split()
-
-
-def item_frame(ground: Ground) -> pl.DataFrame:
-    """item_id, title, author, born, length_s, by item_id. The noun of a title comes from a few of its topic's."""
-    n = len(ground.item_ids)
-    u, topic = hashed(ground.rules.seed, ITEM_TITLE, n), ground.tables.topic.astype(np.int64)
-    noun = (topic * 7 + (u * 1e6).astype(np.int64) % 12) % len(NOUNS)
-    adjective = (u * len(ADJECTIVES)).astype(np.int64)
-    frame = pl.DataFrame(
-        {
-            "item_id": ground.item_ids,
-            "adjective": pl.Series(ADJECTIVES).gather(adjective),
-            "noun": pl.Series(NOUNS).gather(noun),
-            "author": authors(ground),
-            "born": pl.Series(ground.ts_us(ground.tables.item[:, BIRTH])).cast(pl.Datetime("us", "UTC")),
-            "length_s": track_lengths(ground),
-        }
-    )
-    title = pl.concat_str(
-        pl.lit("The "), "adjective", pl.lit(" "), "noun", pl.lit(" "), pl.col("item_id") // 10
-    )
-    return frame.select("item_id", title.alias("title"), "author", "born", "length_s").sort("item_id")

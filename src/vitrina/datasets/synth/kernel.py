@@ -74,8 +74,9 @@ class Block(NamedTuple):
 def visits(user, n_events, arrival, rules, tables, ts_s, starts_visit):  # type: ignore[no-untyped-def]
     """Times of a user's events, increasing; marks the first of each visit.
 
-    Visits start at the order statistics of uniform times, bent to the daily rhythm; their lengths are proportional
-    to exponential draws; events of a visit are one gap apart, with jitter, and end before the next visit.
+    Visits start at the order statistics of uniform times, bent to the daily rhythm; their lengths are
+    proportional to exponential draws; events of a visit are one gap apart, with jitter, and end before the
+    next visit.
     """
     rng = np.array([key(rules.dice, USER_TIMES, user)], dtype=np.uint64)
     n_visits = max(int(n_events / rules.session_len + 0.5), 1)
@@ -157,7 +158,7 @@ def feed(person, ts_s, rules, tables, views, n_views, row):  # type: ignore[no-u
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def live(user, n_events, person, rules, tables, out, first, views, n_views):  # type: ignore[no-untyped-def]
-    """All choices of one user, in rows first .. first + n_events of `out`. Returns the number of views, or -1 if full."""
+    """All choices of one user, in rows first .. first + n_events of `out`. Returns views, or -1 if full."""
     ts_s, item, cause, visit_topic, starts_visit, chance = out
     meet(person, user, rules)
     person.rng[0] = key(rules.dice, USER_CHOICES, user)
@@ -263,7 +264,8 @@ def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[
     return full, Block(
         ts_s, item, cause, visit_topic, starts_visit, chance, played_pct,
         reactions[0][:r].copy(), reactions[1][:r].copy(), reactions[2][:r].copy(),
-        views[0][:v].copy(), views[1][:v].copy(), views[2][:v].copy(), views[3][:v].copy(), views[4][:v].copy(),
+        views[0][:v].copy(), views[1][:v].copy(), views[2][:v].copy(),
+        views[3][:v].copy(), views[4][:v].copy(),
     )  # fmt: skip
 
 

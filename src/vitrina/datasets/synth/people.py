@@ -1,6 +1,6 @@
-"""One person of a world: what they like at a time, and which item they take from it. Formulas: docs/datasets.md.
+"""One person of a world: what they like at a time, and which item they take. Formulas: docs/datasets.md.
 
-The state of a person is a `Person`, made anew by each worker and filled by `meet`. `rng` is one 64-bit counter.
+The state of a person is a `Person`, made anew by each worker and filled by `meet`; `rng` is a counter.
 """
 
 from typing import NamedTuple
@@ -225,7 +225,7 @@ def n_born(ts_s, tables):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def propensity(person, item, ts_s, rules, tables):  # type: ignore[no-untyped-def]
-    """q_i = (1 - xi) theta'_z w_i / W_z + xi / n(t): the chance that the feed shows this item at one position."""
+    """q_i = (1 - xi) theta'_z w_i / W_z + xi / n(t): the chance that the feed shows it at a position."""
     topic = np.int64(tables.topic[item])
     known = taste(person, LAGGED, topic, rules, tables) * item_share(item, topic, ts_s, rules, tables)
     return (1.0 - rules.p_explore) * known + rules.p_explore / n_born(ts_s, tables)

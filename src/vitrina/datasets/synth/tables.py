@@ -1,9 +1,10 @@
 """Everything a world holds that does not depend on a user: dice, topics, items.
 
-Random numbers are hashes (splitmix64, Steele et al. 2014) of (seed, purpose, index): the number that item 17 or the
-fifth event of user 3 gets does not depend on who asks, in which order, or in how many threads.
+Random numbers are hashes (splitmix64, Steele et al. 2014) of (seed, purpose, index): the number that item 17
+or the fifth event of user 3 gets does not depend on who asks, in which order, or in how many threads.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numba
@@ -20,7 +21,7 @@ BIRTH, APPEAL, EVER, FRESH = 0, 1, 2, 3
 
 ITEM_TOPIC, ITEM_BIRTH, ITEM_APPEAL, ITEM_LENGTH, ITEM_AUTHOR, ITEM_TITLE = 1, 2, 3, 4, 5, 6
 USER_ACTIVITY, USER_ARRIVAL, USER_TASTE, USER_TIMES, USER_CHOICES, USER_FEEDBACK = 11, 12, 13, 14, 15, 16
-"""Purposes; each has a stream of its own, so that a parameter of one leaves the dice of the others as they fell."""
+"""Purposes; each has a stream of its own, so that a parameter of one leaves the dice of the others."""
 
 DIURNAL = 0.7
 """Amplitude of the daily rhythm: the busiest hour sees (1 + 0.7) / (1 - 0.7) times the quietest."""
@@ -72,8 +73,8 @@ class Tables(NamedTuple):
     topic: IntArray
     """(I,)"""
     item: DoubleArray
-    """(I, 4): BIRTH in seconds, negative for what is older than the log; APPEAL; EVER, running sum of appeal within
-    the topic; FRESH, running sum of appeal * exp(decay * (birth - horizon)) within the topic"""
+    """(I, 4): BIRTH in seconds, negative for what is older than the log; APPEAL; EVER, running sum of appeal
+    within the topic; FRESH, running sum of appeal * exp(decay * (birth - horizon)) within the topic"""
     born_by_day: LongArray
     """(Z + 1, days + 2), items born before the start of each day, by topic; the last row is for all topics"""
     by_birth: IntArray
@@ -135,7 +136,7 @@ def make_tables(
 
     The first n_topics items take one topic each and are older than the log, so that no topic is ever empty.
     """
-    topic_p = np.arange(1, n_topics + 1) ** -topic_skew
+    topic_p = np.asarray(np.arange(1, n_topics + 1) ** -topic_skew, dtype=np.float64)
     topic_p /= topic_p.sum()
     topic_cdf = np.cumsum(topic_p)
     topic_cdf[-1] = 1.0
@@ -171,17 +172,12 @@ def make_tables(
 
 def _running(values: DoubleArray, topic_start: LongArray) -> DoubleArray:
     """Cumulative sums that start anew at each topic."""
-    return np.concatenate(
-        [np.cumsum(values[a:b]) for a, b in zip(topic_start[:-1], topic_start[1:], strict=True)]
-    )
+    return np.concatenate([np.cumsum(values[a:b]) for a, b in pairwise(topic_start)])
 
 
 def _born_by_day(birth: DoubleArray, topic_start: LongArray, horizon: float) -> LongArray:
     edges = np.arange(int(np.ceil(horizon / SECONDS_PER_DAY)) + 2) * SECONDS_PER_DAY
-    parts = [
-        np.searchsorted(birth[a:b], edges, side="left")
-        for a, b in zip(topic_start[:-1], topic_start[1:], strict=True)
-    ]
+    parts = [np.searchsorted(birth[a:b], edges, side="left") for a, b in pairwise(topic_start)]
     return np.array([*parts, np.sum(parts, axis=0)], dtype=np.int64)
 
 
@@ -195,7 +191,8 @@ def _time_of_day(n_steps: int = 1440) -> DoubleArray:
 def event_counts(rules: Rules, *, n_users: int, n_events: int, sigma: float) -> tuple[LongArray, DoubleArray]:
     """How many events each user has (their sum is n_events exactly), and when each user first comes.
 
-    Activity is log-normal, cut at 2.5 standard deviations; a user who comes late has the share of it that is left of the horizon.
+    Activity is log-normal, cut at 2.5 standard deviations; a user who comes late has the share of it that is
+    left of the horizon.
     """
     late = hashed(rules.seed, USER_ARRIVAL, n_users)
     arrival = np.where(late < rules.frac_late, late / max(rules.frac_late, 1e-12) * 0.95 * rules.horizon, 0.0)
@@ -208,7 +205,7 @@ def event_counts(rules: Rules, *, n_users: int, n_events: int, sigma: float) -> 
 
 
 def public_order(n: int, seed: int) -> npt.NDArray[np.int64]:
-    """A bijection of 0 .. n-1 that hides topic and age: i -> (a i + c) mod n with a prime to n. Shape (n,)."""
+    """A bijection of 0 .. n-1 that hides topic and age: i -> (a i + c) mod n a prime to n. Shape (n,)."""
     start = (seed * 0x9E3779B97F4A7C15 % 2**64) % n
     step = max(int(0.6180339887 * n), 1)
     while np.gcd(step, n) != 1:

@@ -51,7 +51,7 @@ def ask(ground: Ground, user_ix: LongArray, at_s: DoubleArray) -> list[Asked]:
 
 @numba.njit(cache=True, nogil=True)
 def tastes(user, ts_s, rules, tables):  # type: ignore[no-untyped-def]
-    """theta now, theta as the feed knows it, each of shape (Z,), and (r, rho) of one user."""
+    """Theta now, theta as the feed knows it, each of shape (Z,), and (r, rho) of one user."""
     person = stranger(rules.n_slots)
     meet(person, user, rules)
     look(person, NOW, ts_s, rules, tables)
@@ -76,13 +76,17 @@ def feed_chances(
 ) -> DoubleArray:
     """q_i = (1 - xi) theta'_z phi_i + xi / n(t), the propensity of each item at one position. Shape (I,)."""
     born = tables.item[:, BIRTH] <= ts_s
-    return (1.0 - rules.p_explore) * known[tables.topic] * phi + rules.p_explore * born / born.sum()
+    fitting = (1.0 - rules.p_explore) * known[tables.topic] * phi
+    return np.asarray(fitting + rules.p_explore * born / born.sum())
 
 
 def repeats(past: IntArray, n_items: int) -> DoubleArray:
-    """Chance that a repeat is of each item: sum over its places n events back of ln(1 + 1/n) / ln(H + 1). Shape (I,)."""
+    """Chance that a repeat is of each item: sum over its places n events back of ln(1 + 1/n) / ln(H + 1).
+    Shape (I,).
+    """
     back = np.arange(len(past), 0, -1, dtype=np.float64)
-    return np.bincount(past, np.log1p(1.0 / back) / np.log1p(len(past)), minlength=n_items)
+    chance = np.log1p(1.0 / back) / np.log1p(len(past))
+    return np.bincount(past, chance, minlength=n_items).astype(np.float64)
 
 
 def chances(ground: Ground, asked: Asked, phi: DoubleArray, target: Target) -> DoubleArray:
@@ -108,7 +112,7 @@ def chances(ground: Ground, asked: Asked, phi: DoubleArray, target: Target) -> D
 
 
 class Chances:
-    """`chances` of one user after another; the popularity of items is kept while the moment stays the same."""
+    """`chances` of one user after another; the popularity of items is kept while the moment stays."""
 
     def __init__(self, ground: Ground, target: Target) -> None:
         self.ground, self.target = ground, target
@@ -157,7 +161,7 @@ def expected(
     ks: Sequence[int],
     target: Target,
 ) -> pl.DataFrame:
-    """Expected metrics of lists of internal items (-1: an item the world does not have) beside the best ones."""
+    """Expected metrics of lists of internal items (-1: an item unknown to the world) beside the best."""
     true = Chances(ground, target)
     rows = []
     for asked, items in zip(ask(ground, user_ix, at_s), lists, strict=True):
