@@ -1,6 +1,7 @@
 """Candidate generators: each learns from histories and answers for histories."""
 
 from vitrina.candidates.als import ImplicitALS
+from vitrina.candidates.bpr import BPR
 from vitrina.candidates.dual_ease import DualEase
 from vitrina.candidates.ease import Ease
 from vitrina.candidates.itemknn import ItemKNN
@@ -10,6 +11,7 @@ from vitrina.candidates.random import Random
 from vitrina.estimator import Estimator
 
 __all__ = [
+    "BPR",
     "CANDIDATES",
     "DecayPop",
     "DualEase",
@@ -32,5 +34,6 @@ CANDIDATES: dict[str, type[Estimator]] = {
     "Ease": Ease,
     "DualEase": DualEase,
     "ImplicitALS": ImplicitALS,
+    "BPR": BPR,
 }
 """Every model by its class name, as configuration files and saved pipelines name it."""

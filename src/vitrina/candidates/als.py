@@ -154,7 +154,7 @@ class ImplicitALS(Estimator):
     ) -> TopK:
         """The k items with the largest w . v for each history; an empty history gets an empty list.
 
-        Cost: a fold-in (`embed`) and I D multiply-adds a query, in blocks of 32 MB of scores.
+        Cost: a fold-in (`embed`) and I D multiply-adds a query; the matrix of all scores is never made.
 
         Args:
             queries: B histories.
@@ -163,9 +163,9 @@ class ImplicitALS(Estimator):
             allowed: (I,), False excludes an item from every list.
         """
         queries = queries.reindex(self.items_)
-        emb_BD = self.embed(queries)
-        emb_BD[queries.lengths == 0] = np.nan
-        return best_by_product(emb_BD, self.item_emb_, k=k, exclude=exclude, allowed=allowed)
+        return best_by_product(
+            self.embed(queries), queries.lengths, self.item_emb_, k=k, exclude=exclude, allowed=allowed
+        )
 
     def similar(self, item_ix: IntArray, *, k: int) -> TopK:
         """Items whose vectors have the largest cosine with the given ones. Shape (n, k)."""

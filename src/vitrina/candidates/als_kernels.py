@@ -10,17 +10,14 @@ Chunks of rows are independent, so threads share nothing.
 """
 
 import itertools
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from vitrina.ann.blas import one_blas_thread
 from vitrina.schema import FloatArray, IntArray, LongArray
 
 GROUP_ROWS = 64
@@ -139,38 +136,8 @@ def half_step(
         for chunk in cuts:
             work(chunk)
         return
-    with _one_blas_thread, ThreadPoolExecutor(n_threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(work, cuts))
-
-
-class _OneBlasThread:
-    """Holds BLAS at one thread while any of our threads calls it; nested and concurrent uses are counted."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_holders = 0
-        self._limits: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._n_holders += 1
-            if self._n_holders == 1:
-                self._limits = _blas().limit(limits=1, user_api="blas")
-                self._limits.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._n_holders -= 1
-            if self._n_holders == 0:
-                self._limits.__exit__(None, None, None)
-
-
-_one_blas_thread = _OneBlasThread()
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def _cuts(offsets: LongArray) -> list[tuple[int, int]]:
