@@ -37,8 +37,8 @@ last_days = 30
 gap_days = 1
 
 [evaluate]
-by = "ndcg@10"
-seen = "both"
+metrics = ["NDCG@10", "Recall@10", "Recall@100", "Coverage@10"]
+repeats = ["count", "new_only"]
 
 [pipeline]
 policies = [{ kind = "CapPer", column = "category", cap = 3 }]

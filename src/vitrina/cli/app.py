@@ -93,6 +93,8 @@ def evaluate(
 ) -> None:
     """From a log to a leaderboard: check, split, train, measure, report, top-k lists.
 
+    A model that cannot be trained is named and left out, and the exit code is 1.
+
     Examples:
 
         vitrina evaluate my.toml
@@ -108,6 +110,8 @@ def evaluate(
     with reporting(quiet=quiet) as reporter:
         result = evaluate_run(run, out=out, fresh=fresh, reporter=reporter)
     emit_json(result.summary()) if json_ else show.evaluation(stdout(), result)
+    if result.failures:
+        raise typer.Exit(1)
 
 
 @app.command()

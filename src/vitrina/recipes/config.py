@@ -132,7 +132,7 @@ class EvaluateConfig(Section):
     """`all` measures new people too, with an empty history; `warm` only those with a training history."""
     keep_models: bool = True
     """Keep fitted models in the run's folder: the next run trains only what has changed."""
-    n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    n_bootstrap: int = Field(default=2000, ge=1000, le=100_000)
     """Resamples of users behind each 95 % interval."""
     n_seeds: int = Field(default=1, ge=1, le=20)
     """Seeds with which a model that has randomness is trained."""

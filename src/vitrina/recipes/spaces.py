@@ -43,7 +43,6 @@ SPACES: dict[str, Space] = {
         "weighting": Choice(("none", "tfidf", "bm25")),
         "shrink": Real(0.0, 100.0),
     },
-    "DecayedItemKNN": {"half_life_days": Real(0.5, 365.0, log=True)},
     "ImplicitALS": {
         "embedding_dim": Choice((32, 64, 128)),
         "reg": Real(1e-4, 1e-1, log=True),
@@ -57,7 +56,7 @@ SPACES: dict[str, Space] = {
         "n_epochs": Whole(10, 100, log=True),
     },
     "Ease": {"reg": Real(10.0, 10_000.0, log=True)},
-    "Sansa": {"reg": Real(1.0, 1000.0, log=True)},
+    "DualEase": {"reg": Real(10.0, 10_000.0, log=True)},
 }
 """By class name; a model that is not here has nothing to search."""
 

@@ -15,6 +15,10 @@ from vitrina.recipes.build import check_parts
 from vitrina.recipes.config import DataConfig, RunConfig
 
 
+FALLBACK, NONE = "FallbackConfig", "literal['none']"
+"""How pydantic names the two forms that a fallback may have; the first is the one to complain about."""
+
+
 def load(path: str | Path) -> RunConfig:
     """Read and check a configuration; relative paths in it are taken from its folder.
 
@@ -74,11 +78,12 @@ def data_section(values: Mapping[str, Any]) -> DataConfig:
 
 def sentences(error: ValidationError, root: type[BaseModel], name: str) -> str:
     """What is wrong, one line a mistake: the key, the rule, the value and what is allowed."""
-    return "\n".join(f"{name}: {_sentence(one, root)}" for one in error.errors())
+    told = [one for one in error.errors() if NONE not in one["loc"]]
+    return "\n".join(f"{name}: {_sentence(one, root)}" for one in told)
 
 
 def _sentence(one: ErrorDetails, root: type[BaseModel]) -> str:
-    where = [part for part in one["loc"] if part not in ("FallbackConfig", "literal['none']")]
+    where = [part for part in one["loc"] if part != FALLBACK]
     key = key_name(where) or "the file"
     if one["type"] == "extra_forbidden":
         allowed = _keys_at(root, where[:-1])
@@ -87,6 +92,9 @@ def _sentence(one: ErrorDetails, root: type[BaseModel]) -> str:
         return f"unknown key {key}{hint}; allowed there: {', '.join(allowed)}"
     if one["type"] == "missing":
         return f"{key} is missing; add it"
+    if one["type"] in ("model_type", "dict_type"):
+        example = ' like { kind = "MostPop" }, or "none"' if FALLBACK in one["loc"] else ""
+        return f"{key} must be a table{example}, got {one['input']!r}"
     if one["type"] == "value_error":
         return f"{key} {one['ctx']['error']}"
     rule = one["msg"].removeprefix("Input ").removeprefix("should ").replace("should", "must")
