@@ -115,12 +115,12 @@ def write_page(found: dict[str, dict[str, Any]]) -> None:
 
 INTRODUCTION = """# Leaderboards
 
-Global temporal split, full catalogue, new users counted too, cold items kept as misses, ties read against the
-model. Parameters were searched on a validation window before the cut (Optuna, at most 12 trials or 0.8 minutes
-a model; the merged pipelines were not searched), and what is below was measured once. Intervals are 95 %,
-bootstrap over users. Every model has the same fallback for new users and short lists: DecayPop with a half-life
-of 14 days. `make bench NAME=leaderboards` writes this page; MovieLens and Amazon do not ship and are read from
-disk.
+Global temporal split, full catalogue, new users counted too, cold items kept as misses, ties read against
+the model. Parameters were searched on a validation window before the cut (Optuna, at most 12 trials or 0.8
+minutes a model; the merged pipelines were not searched), and what is below was measured once. Intervals are
+95 %, bootstrap over users. Every model has the same fallback for new users and short lists: DecayPop with a
+half-life of 14 days. `make bench NAME=leaderboards` writes this page; MovieLens and Amazon do not ship and are
+read from disk.
 """
 
 
@@ -137,8 +137,9 @@ def section(one: dict[str, Any]) -> str:
         )
         lines.append(f"\n### {one['dataset']}: {title}\n")
         about = one["views"][view]
-        counted = [f"{count:,} {what.replace('_', ' ')}" for what, count in about["counts"].items()]
-        left_out = [f"{d['n']:,} {d['what']} left out: {d['why']}" for d in about["dropped"]]
+        words = {what[2:].replace("_", " "): count for what, count in about["counts"].items()}
+        counted = [f"{count:,} {what}" for what, count in words.items()]
+        left_out = [f"{d['n']:,} {d['what']} dropped, {d['why']}" for d in about["dropped"]]
         lines.append("; ".join(counted + left_out) + ".\n")
         lines.append("| model | " + " | ".join(f"{metric}@{k}" for metric, k in COLUMNS) + " |")
         lines.append("|---|" + "---:|" * len(COLUMNS))
