@@ -23,6 +23,7 @@ from vitrina.ids import UNKNOWN, Ids
 from vitrina.log.lookup import KeyCounts, KeyTable
 from vitrina.log.order import place_by_user, seed_key, sort_user_rows
 from vitrina.log.rowhash import text_hash
+from vitrina.log.stream import batches
 from vitrina.schema import EVENT, ITEM_ID, TS, USER_ID, WEIGHT, ByteArray, IntArray, LongArray
 
 ROWS_PER_BUCKET = 4_000_000
@@ -93,9 +94,10 @@ def lay_out(frame: pl.LazyFrame, items: Ids | None, n_buckets: int | None) -> La
         items: a given vocabulary; None takes the items of the log.
         n_buckets: how many; None makes buckets of `ROWS_PER_BUCKET`.
     """
-    users, counts = _distinct(frame, USER_ID)
     complete = items is None
-    vocabulary = _distinct(frame, ITEM_ID)[0] if items is None else items
+    found = _distinct(frame, [USER_ID] if items is not None else [USER_ID, ITEM_ID])
+    users, counts = found[USER_ID]
+    vocabulary = items if items is not None else found[ITEM_ID][0]
     n_rows = int(counts.sum())
     if n_buckets is not None and not 1 <= n_buckets <= MAX_BUCKETS:
         raise ConfigError(f"n_buckets must be 1 to {MAX_BUCKETS}, got {n_buckets}")
@@ -109,17 +111,24 @@ def lay_out(frame: pl.LazyFrame, items: Ids | None, n_buckets: int | None) -> La
     return Layout(Vocabulary(users, trusted=True), Vocabulary(vocabulary, trusted=complete), complete, bounds)
 
 
-def _distinct(frame: pl.LazyFrame, column: str) -> tuple[Ids, LongArray]:
-    """Distinct ids of a column and the rows of each."""
-    one = frame.select(column)
-    if one.collect_schema()[column] == pl.Int64:
-        seen = KeyCounts()
-        for batch in one.collect_batches(maintain_order=False, engine="streaming"):
-            seen.add(batch[column].to_numpy())
-        keys, counts = seen.sorted()
-        return Ids(pl.Series(column, keys)), counts
-    table = one.group_by(column).len().collect(engine="streaming").sort(column)
-    return Ids(table[column]), table["len"].to_numpy().astype(np.int64)
+def _distinct(frame: pl.LazyFrame, columns: list[str]) -> dict[str, tuple[Ids, LongArray]]:
+    """Distinct ids of each column and the rows of each: integers in one pass, a column of text in one."""
+    schema = frame.collect_schema()
+    integer = [name for name in columns if schema[name] == pl.Int64]
+    seen = {name: KeyCounts() for name in integer}
+    if integer:
+        for batch in batches(frame.select(integer), in_order=False):
+            for name in integer:
+                seen[name].add(batch[name].to_numpy())
+    found = {}
+    for name in columns:
+        if name in seen:
+            keys, counts = seen.pop(name).sorted()
+            found[name] = Ids(pl.Series(name, keys)), counts
+        else:
+            table = frame.group_by(name).len().collect(engine="streaming").sort(name)
+            found[name] = Ids(table[name]), table["len"].to_numpy().astype(np.int64)
+    return found
 
 
 class Spill:
@@ -182,7 +191,7 @@ def bucketed(
     """
     bucket_of = np.repeat(np.arange(layout.n_buckets), np.diff(layout.first_user)).astype(np.uint8)
     has_weight = "weight" in spill.names
-    for batch in frame.collect_batches(maintain_order=False, engine="streaming"):
+    for batch in batches(frame, in_order=False):
         rows: Columns = {
             "user_ix": layout.users.ix(batch[USER_ID]),
             "item_ix": layout.items.ix(batch[ITEM_ID]),

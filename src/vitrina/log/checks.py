@@ -17,6 +17,7 @@ from vitrina.log.columns import MAX_EVENTS, Canonical
 from vitrina.log.duplicates import DuplicateRows, RepeatedHashes
 from vitrina.log.rowhash import HashArray, LogDigest, column_hash, row_hash, text_hash
 from vitrina.log.sources import ROW, Source, reading
+from vitrina.log.stream import batches
 from vitrina.log.times import UNIT_WORDS, Clock, looks_like
 from vitrina.schema import EVENT, TS, ByteArray, LongArray
 
@@ -176,7 +177,7 @@ class _Tally:
 def facts_of(frame: pl.LazyFrame) -> Facts:
     """One pass over canonical columns that were checked before."""
     tally = _Tally(tuple(frame.collect_schema().names()), ())
-    for batch in frame.collect_batches(maintain_order=False, engine="streaming"):
+    for batch in batches(frame, in_order=False):
         tally.add(batch)
     return tally.facts()
 
@@ -229,7 +230,7 @@ def check(
 def _batches(source: Source, ruled: Canonical) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
     """Batches of canonical columns and reasons; the second is the batch itself where every row is kept."""
     stream = source.frame.select(*ruled.exprs, ruled.reason().alias(_CODE))
-    for batch in stream.collect_batches(maintain_order=True, engine="streaming"):
+    for batch in batches(stream, in_order=True):
         clean = len(batch) == 0 or batch[_CODE].max() == 0
         yield batch, batch if clean else None
 
