@@ -36,7 +36,7 @@ class Unseen:
 def not_in(item_BN: IntArray, excluded: Jagged, n_items: int) -> BoolArray:
     """Whether each candidate is outside its row's excluded set. Shape (B, N)."""
     rows = np.repeat(np.arange(len(item_BN), dtype=np.int64), np.diff(excluded.offsets))
-    taken = np.unique(rows * n_items + excluded.item_ix)
+    taken = np.sort(rows * n_items + excluded.item_ix)
     key_BN = np.arange(len(item_BN), dtype=np.int64)[:, None] * n_items + item_BN
     if not len(taken):
         return np.ones(item_BN.shape, dtype=bool)

@@ -55,7 +55,9 @@ class Truth:
         known = train.of(users.values)
         n_all = len(train.items) + len(cold)
         keys = user_ix.astype(np.int64) * n_all + item_ix
-        taken = np.unique(known.user_rows.astype(np.int64) * n_all + known.item_ix)
+        taken = np.sort(known.user_rows.astype(np.int64) * n_all + known.item_ix)
+        at = np.searchsorted(taken, keys)
+        is_repeat = np.append(taken, -1)[at] == keys
         first = np.zeros(len(keys), dtype=bool)
         first[np.unique(keys, return_index=True)[1]] = True
         organic = None
@@ -67,7 +69,7 @@ class Truth:
             cold_items=cold,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             item_ix=item_ix,
-            is_repeat=np.isin(keys, taken, assume_unique=False),
+            is_repeat=is_repeat,
             is_first=first,
             is_organic=organic,
             history_length=known.lengths.astype(np.int64),
