@@ -32,8 +32,12 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+docs: $(STAMP)  ## the documentation, with generated pages renewed; any warning fails
+	$(BIN)/python tools/config_docs.py
+	$(BIN)/python tools/cli_docs.py
+	$(BIN)/python tools/bench_tables.py
+	$(BIN)/python tools/readme_tables.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(STAMP)
 	$(BIN)/mkdocs serve

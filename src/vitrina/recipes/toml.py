@@ -14,7 +14,6 @@ from vitrina.errors import ConfigError
 from vitrina.recipes.build import check_parts
 from vitrina.recipes.config import DataConfig, RunConfig
 
-
 FALLBACK, NONE = "FallbackConfig", "literal['none']"
 """How pydantic names the two forms that a fallback may have; the first is the one to complain about."""
 
