@@ -110,7 +110,7 @@ def shelves(service: Service, gate: Gate, telemetry: Telemetry) -> APIRouter:
     @routes.get(
         "/v1/items/{item_id:path}/similar",
         summary="Items similar to one",
-        responses=answers(400, 404, 422, 501, 503, of="Neighbours"),
+        responses=answers(400, 404, 422, 503, of="Neighbours"),
     )
     async def similar(
         item_id: Id,

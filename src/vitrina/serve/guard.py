@@ -117,7 +117,6 @@ TITLES = {
     415: "Unsupported media type",
     422: "Unprocessable request",
     500: "Internal error",
-    501: "Not available with this model",
     503: "Not available now",
 }
 
