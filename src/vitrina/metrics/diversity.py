@@ -20,8 +20,8 @@ from vitrina.metrics.exposure import Context, ListMetric
 from vitrina.metrics.hits import DoubleArray, FloatArray, IntArray, LongArray, Targets
 from vitrina.rng import Seed, generator
 
-VENDI_BLOCK = 1 << 24
-"""Doubles of the Gram matrices held at once."""
+VENDI_BLOCK = 1 << 22
+"""Doubles of the Gram matrices held at once (32 MB)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Vendi(ListMetric):
         unit = _unit_vectors(lists, context, self.name)
         k = min(self.k, lists.shape[1])
         value = np.zeros(len(lists))
-        step = max(1, VENDI_BLOCK // max(1, k * max(k, unit.shape[1])))
+        step = max(1, VENDI_BLOCK // max(1, k * k))
         for start in range(0, len(lists), step):
             value[start : start + step] = _vendi(lists[start : start + step, :k], unit)
         return value, (value > 0).astype(np.float64)
@@ -126,18 +126,32 @@ def _first_bad_row(vectors: FloatArray) -> int:
 
 def _vendi(lists: IntArray, unit: FloatArray) -> DoubleArray:
     """Vendi score of each list, 0 for an empty one. Pads add eigenvalues 0, which add nothing."""
-    filled = lists >= 0
-    vectors = np.where(filled[:, :, None], unit[np.maximum(lists, 0)], np.float32(0)).astype(np.float64)
-    gram = vectors @ vectors.transpose(0, 2, 1)
-    diagonal = np.arange(lists.shape[1])
-    gram[:, diagonal, diagonal] = filled  # an item without a vector is like itself and like nothing else
-    n = filled.sum(axis=1)
+    gram = np.zeros((*lists.shape, lists.shape[1]))
+    _gram(lists, unit, gram)
+    n = (lists >= 0).sum(axis=1)
     p = np.maximum(np.linalg.eigvalsh(gram), 0.0) / np.maximum(n, 1)[:, None]
     entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1)
     return np.where(n > 0, np.exp(entropy), 0.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _gram(lists, unit, gram):  # type: ignore[no-untyped-def]
+    """Cosines of the items of each list, 1 on the diagonal: an item without a vector is like itself alone."""
+    for b in range(lists.shape[0]):
+        for r in range(lists.shape[1]):
+            if lists[b, r] < 0:
+                continue
+            gram[b, r, r] = 1.0
+            for q in range(r):
+                if lists[b, q] >= 0:
+                    dot = np.float32(0.0)
+                    for d in range(unit.shape[1]):
+                        dot += unit[lists[b, r], d] * unit[lists[b, q], d]
+                    gram[b, r, q] = dot
+                    gram[b, q, r] = dot
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _ild(lists, unit, k, value):  # type: ignore[no-untyped-def]
     """Sum over pairs of cos = (|sum of unit vectors|^2 - sum of their squared lengths) / 2."""
     n_dims = unit.shape[1]

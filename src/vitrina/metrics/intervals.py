@@ -81,7 +81,7 @@ def bootstrap(
     """Percentile intervals of every per-user metric. Catalogue metrics have none: they belong to all users.
 
     Cost:
-        O(n_resamples B M): about 1 CPU second for 100 k users, 30 metrics, 1000 resamples; 32 MB of weights.
+        O(n_resamples B M): 1.3 CPU seconds for 100 k users, 30 metrics, 1000 resamples; 32 MB of weights.
 
     Raises:
         InputError: fewer than 1000 resamples, or a confidence outside (0, 1).
