@@ -408,6 +408,35 @@ def test_k_larger_than_the_catalogue_gives_the_whole_catalogue(pipelines, split,
     assert recall == pytest.approx(found.ceiling["recall@500"])
 
 
+def test_rows_after_the_horizon_change_no_number(log):
+    full = at(log, cut=CUT, horizon_days=5)
+    cut_off = at(log.between(None, CUT + 5 * US_PER_DAY), cut=CUT, horizon_days=5)
+    boards = []
+    for split in (full, cut_off):
+        train = split.train.histories()
+        models = {"knn": pipeline_of(ItemKNN(), train, fallback=MostPop())}
+        boards.append(evaluate(models, split, train=train, protocol=PROTOCOL).leaderboard())
+    assert boards[0].equals(boards[1])
+    assert full.parts[-1].n_rows > 0
+
+
+def test_an_interrupted_run_leaves_no_list_file_that_looks_complete(train, split, tmp_path):
+    calls = []
+
+    def fails_later(queries):
+        calls.append(len(queries))
+        if len(calls) > 1:
+            raise RuntimeError("out of memory")
+        return [[1, 2]] * len(queries)
+
+    broken = pipeline_of(Answers(train.items, fails_later), train)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate(
+            {"broken": broken}, split, train=train, protocol=PROTOCOL, batch_size=16, lists_folder=tmp_path
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.parquet.partial"]
+
+
 def test_leave_one_out_carries_its_warning(log):
     split = leave_one_out(log)
     train = split.train.histories()

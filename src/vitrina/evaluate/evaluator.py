@@ -326,9 +326,9 @@ def _measured(whole: Truth, protocol: Protocol) -> tuple[Truth, list[Dropped]]:
 
 def _known_targets(truth: Truth, k: int) -> IntArray:
     """Each user's distinct targets that training knows, as a list. Shape (B, k)."""
-    item_BK = np.full((len(truth), k), -1, dtype=np.int32)
-    for u in range(len(truth)):
-        items = np.unique(truth.item_ix[truth.offsets[u] : truth.offsets[u + 1]])
-        items = items[items < len(truth.items)][:k]
-        item_BK[u, : len(items)] = items
+    known = truth.only(truth.is_first & ~truth.is_cold_item)
+    rows = np.repeat(np.arange(len(known)), known.lengths)
+    place = np.arange(known.n_targets) - known.offsets[:-1][rows]
+    item_BK = np.full((len(known), k), -1, dtype=np.int32)
+    item_BK[rows[place < k], place[place < k]] = known.item_ix[place < k]
     return item_BK
