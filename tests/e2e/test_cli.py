@@ -377,3 +377,44 @@ def test_synth_writes_a_log_that_can_be_inspected(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"]["events.parquet"] >= 3000
     assert json.loads(vitrina("inspect", "w/events.parquet", "--json", cwd=tmp_path).stdout)["users"] == 50
+
+
+def test_a_view_in_which_nobody_is_left_is_named_and_the_other_is_measured(tmp_path):
+    day = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+    ts = [day + dt.timedelta(days=n) for n in range(20)]
+    pl.DataFrame({"user_id": [1] * 20, "item_id": [f"i{n % 7}" for n in range(20)], "ts": ts}).write_parquet(
+        tmp_path / "one.parquet"
+    )
+    (tmp_path / "one.toml").write_text(
+        '[data]\npath = "one.parquet"\n[split]\nlast_days = 5\n[[models]]\nkind = "MostPop"\n'
+    )
+    done = vitrina("evaluate", "one.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert list(answer["views"]) == ["count"]
+    assert "no test user is left" in answer["skipped"]["new_only"]
+
+
+def test_an_empty_log_and_a_file_that_is_not_parquet_are_one_sentence(tmp_path):
+    pl.DataFrame(
+        schema={"user_id": pl.Int64, "item_id": pl.Int64, "ts": pl.Datetime("us", "UTC")}
+    ).write_parquet(tmp_path / "empty.parquet")
+    (tmp_path / "words.parquet").write_text("these are words")
+    for name, sentence in (("empty", "has no events"), ("words", "is not a Parquet file")):
+        (tmp_path / f"{name}.toml").write_text(f'[data]\npath = "{name}.parquet"\n')
+        for arguments in (("inspect", f"{name}.parquet"), ("evaluate", f"{name}.toml")):
+            done = vitrina(*arguments, cwd=tmp_path)
+            assert done.returncode == 2
+            assert sentence in done.stderr
+            assert len(done.stderr.strip().splitlines()[-1]) < 600
+
+
+def test_quarantine_sets_bad_rows_aside_and_every_row_is_accounted_for(tmp_path):
+    lines = ["user_id,item_id,ts", "1,a,2025-01-01T00:00:00Z", ",b,2025-01-02T00:00:00Z", "2,c,yesterday"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    assert vitrina("inspect", "log.csv", cwd=tmp_path).returncode == 2
+    done = vitrina("inspect", "log.csv", "--quarantine", "aside", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check = json.loads(done.stdout)["check"]
+    assert (check["rows_in"], check["rows_kept"], sum(check["set_aside"].values())) == (3, 1, 2)
+    assert pl.read_parquet(tmp_path / "aside" / "quarantine.parquet").height == 2

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from vitrina.errors import ConfigError, VitrinaError
+from vitrina.errors import ConfigError, SplitError, VitrinaError
 from vitrina.evaluate import Evaluation, Evaluator, Run
 from vitrina.log import Histories
 from vitrina.recipes import build, fitted, reporting, toml
@@ -43,6 +43,8 @@ class Evaluated:
     """By the name of the view, in the order of the configuration."""
     failures: dict[str, str] = field(default_factory=dict)
     """Models that could not be trained: name -> sentence."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Views in which nobody is left to measure: name -> sentence."""
     reused: tuple[str, ...] = ()
     """Models that an earlier run had trained."""
     made_of: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Evaluated:
             },
             "views": {view: _view_summary(evaluation) for view, evaluation in self.views.items()},
             "failures": self.failures,
+            "skipped": self.skipped,
             "reused": list(self.reused),
             "models": self.made_of,
             "report": None if self.report is None else str(self.report),
@@ -124,13 +127,12 @@ def evaluate_run(
         split = make_split(data.log, config.split)
         train = split.train.histories()
     say.say(f"{split.title}: {split.counts}")
-    evaluators: dict[str, Evaluator] = {
-        view: Evaluator(split=split, train=train, protocol=build.protocol(config.evaluate, view))
-        for view in config.evaluate.repeats
-    }
+    evaluators, skipped = _evaluators(config, split, train)
+    for view, sentence in skipped.items():
+        say.say(f"the view {view} is left out: {sentence}")
     if (sentence := reporting.missing()) is not None:
         say.say(sentence)
-    job = _Job(config, folder, data, split, train, evaluators, fresh)
+    job = _Job(config, folder, data, split, train, evaluators, fresh, skipped)
     with say.step("train and measure", total=sum(job.n_seeds(model) for model in models)) as advance:
         for model in models:
             job.measure(model, advance, say)
@@ -141,6 +143,22 @@ def evaluate_run(
         result = job.result(about)
         write(result)
     return result
+
+
+def _evaluators(
+    config: RunConfig, split: Split, train: Histories
+) -> tuple[dict[str, Evaluator], dict[str, str]]:
+    """What measures each view, and the views in which nobody is left to measure."""
+    made: dict[str, Evaluator] = {}
+    skipped: dict[str, str] = {}
+    for view in config.evaluate.repeats:
+        try:
+            made[view] = Evaluator(split=split, train=train, protocol=build.protocol(config.evaluate, view))
+        except SplitError as error:
+            skipped[view] = str(error)
+    if not made:
+        raise SplitError("; ".join(skipped.values()))
+    return made, skipped
 
 
 @dataclass
@@ -154,6 +172,7 @@ class _Job:
     train: Histories
     evaluators: Mapping[str, Evaluator]
     fresh: bool
+    skipped: Mapping[str, str]
     runs: dict[str, list[Run]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
@@ -215,6 +234,7 @@ class _Job:
             split=self.split,
             views=views,
             failures=self.failures,
+            skipped=dict(self.skipped),
             reused=tuple(dict.fromkeys(self.reused)),
             made_of={name: made for name, made in self.made_of.items() if name not in self.failures},
         )
