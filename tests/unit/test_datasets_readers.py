@@ -314,7 +314,7 @@ def test_kuairand_standard_and_random_logs(tmp_path: Path) -> None:
         datasets.kuairand(data)
 
 
-# --- T-ECD -----------------------------------------------------------------------------------------------------------
+# --- T-ECD ----------------------------------------------------------------------
 
 
 def test_tecd_takes_the_day_from_the_file_name(tmp_path: Path) -> None:
