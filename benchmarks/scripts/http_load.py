@@ -1,7 +1,8 @@
 """Open-loop load: `http_load.py KIND FOLDER RATE SECONDS` starts a server and asks it at a constant rate.
 
-Requests leave at fixed moments whether or not earlier ones were answered, and a latency counts from the moment
-at which the request was due: a server that stalls is charged for all who had to wait (no coordinated omission).
+Requests leave at fixed moments whether or not earlier ones were answered, and a latency counts from the
+moment at which the request was due: a server that stalls is charged for all who had to wait (no coordinated
+omission).
 Prints p50, p99, p99.9 and the largest latency in milliseconds, and the server's CPU time a request.
 """
 

@@ -34,8 +34,8 @@ class Settings:
     """Latest events of a user that shape the feed, on top of the training history; all events are kept."""
     durable: Literal["process", "power"] = "process"
     """What acknowledged events survive: the death of the process, or of the machine (one fsync a commit)."""
-    n_threads: int = 4
-    """Requests that are scored side by side."""
+    n_threads: int = 2
+    """Requests that are scored side by side; much of the scoring holds Python's lock, so more only wait."""
     max_waiting: int = 256
     """Requests in work or waiting; beyond it the answer is 503 with Retry-After."""
     allowed_hosts: tuple[str, ...] = ()
