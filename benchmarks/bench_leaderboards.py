@@ -119,7 +119,7 @@ Global temporal split, full catalogue, new users counted too, cold items kept as
 the model. Parameters were searched on a validation window before the cut (Optuna, at most 12 trials or 0.8
 minutes a model; the merged pipelines were not searched), and what is below was measured once. Intervals are
 95 %, bootstrap over users. Every model has the same fallback for new users and short lists: DecayPop with a
-half-life of 14 days. `make bench NAME=leaderboards` writes this page; MovieLens and Amazon do not ship and are
+half-life 14 days. `make bench NAME=leaderboards` writes this page; MovieLens and Amazon do not ship and are
 read from disk.
 """
 

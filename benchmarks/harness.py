@@ -1,7 +1,8 @@
 """Run ours and a peer in turn, each as a process of its own, and keep the medians.
 
-A measured script prints one JSON object as its last line: `{"seconds": ..., "cpu_seconds": ..., ...}` for the part
-it times itself, and any quality figures. Whole-process CPU seconds and peak memory come from the system.
+A measured script prints one JSON object as its last line: `{"seconds": ..., "cpu_seconds": ..., ...}` for
+the part it times itself, and any quality figures. CPU seconds and peak memory of the whole process come from
+the system.
 """
 
 import datetime
@@ -36,7 +37,7 @@ class Measured:
 
 
 def peer_python(name: str) -> str:
-    """Python of the peer's own virtual environment, made from `benchmarks/peers/NAME.txt` at the first call."""
+    """Python of the peer's environment, made from `benchmarks/peers/NAME.txt` at the first call."""
     folder = ROOT / ".venvs" / name
     requirements = HERE / "peers" / f"{name}.txt"
     python = folder / "bin" / "python"
@@ -126,7 +127,7 @@ def record(row: Row) -> None:
     }
     with RESULTS.open("a") as stream:
         stream.write(json.dumps(asdict(row) | about) + "\n")
-    ratio = "" if row.ratio is None else f", {row.ratio:.2f}x of {row.peer}"
+    ratio = "" if row.ratio is None else f", {row.ratio:.3g}x of {row.peer}"
     print(f"   {row.name} [{row.what}]: {row.ours:.4g} {row.unit}{ratio}; target {row.target}", flush=True)
 
 

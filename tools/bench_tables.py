@@ -39,7 +39,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     theirs = "-" if row["theirs"] is None else f"{_number(row['theirs'])} {row['unit']}"
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}x"
+    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.3g}x"
     quality = ", ".join(f"{key} {_number(value)}" for key, value in row["quality"].items()) or "-"
     cells = [
         row["what"],

@@ -62,10 +62,13 @@ class Candidates:
         """Order by a new score, descending; removed candidates and NaN scores go last."""
         score_BN = np.where(np.isnan(score_BN), -np.inf, score_BN).astype(np.float32)
         order = np.argsort(np.where(self.alive_BN, -score_BN, np.inf), axis=1, kind="stable")
-        taken = [
-            np.take_along_axis(a, order, axis=1) for a in (self.item_ix, score_BN, self.source, self.reason)
-        ]
-        return replace(self, item_ix=taken[0], score=taken[1], source=taken[2], reason=taken[3])
+        return replace(
+            self,
+            item_ix=np.take_along_axis(self.item_ix, order, axis=1),
+            score=np.take_along_axis(score_BN, order, axis=1),
+            source=np.take_along_axis(self.source, order, axis=1),
+            reason=np.take_along_axis(self.reason, order, axis=1),
+        )
 
     def filled(self, rows: IntArray, lists: TopK, source_name: str) -> "Candidates":
         """Append to some rows the items of `lists` that they do not have yet."""
