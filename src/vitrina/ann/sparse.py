@@ -11,8 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from vitrina.ann.blocks import in_threads
-from vitrina.ann.select import select_listed
-from vitrina.ann.topk import Jagged, TopK, empty_lists
+from vitrina.ann.select import LOWEST, drain, fresh, offer, raise_floors, scratch_for
+from vitrina.ann.topk import Jagged, TopK, empty_lists, no_limit
 from vitrina.errors import UnknownItem
 from vitrina.schema import BoolArray, IntArray
 
@@ -41,16 +41,14 @@ def top_k_sparse(
     lists = empty_lists(n_queries, min(k, n_items))
     if not n_queries or not lists.item_ix.shape[1]:
         return lists
-    banned = Jagged(np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32)) if exclude is None else exclude
-    allowed = np.zeros(0, bool) if allowed is None else allowed
-    q, w = parts(query), parts(weights)
-    bits_BK = lists.score.view(np.uint32)
+    banned = no_limit(n_queries) if exclude is None else exclude
+    limits = (banned.offsets, banned.item_ix, np.zeros(0, bool) if allowed is None else allowed)
+    q, w, out = parts(query), parts(weights), (lists.item_ix, lists.score.view(np.uint32))
 
     def work(lo: int, hi: int) -> None:
-        acc, mark = np.zeros(n_items, np.float32), np.zeros(n_items, np.int32)
-        _rows_of_product(
-            lo, hi, *q, *w, banned.offsets, banned.item_ix, allowed, acc, mark, lists.item_ix, bits_BK
-        )
+        scratch = (np.zeros(n_items, np.float32), np.zeros(n_items, np.int32))
+        lists_of = (fresh(1, out[0].shape[1]), scratch_for(n_items))
+        _rows_of_product(lo, hi, q, w, limits, scratch, lists_of, out)
 
     in_threads(work, n_queries, max(64, n_queries // 32))
     return lists
@@ -66,24 +64,19 @@ def parts(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)
-def _rows_of_product(  # type: ignore[no-untyped-def]
-    lo, hi, q_start, q_col, q_value, w_start, w_col, w_value,
-    banned_start, banned_item, allowed, acc, mark, item_BK, bits_BK,
-):  # fmt: skip
-    """Rows lo..hi; `acc` and `mark` are (I,) scratch: stamp where the row reached an item, -stamp where it is banned."""
-    n_items = len(acc)
-    touched = np.empty(n_items, np.int32)
-    scores = np.empty(n_items, np.float32)
-    bits = scores.view(np.uint32)
-    heap = np.empty(item_BK.shape[1], np.uint64)
+def _rows_of_product(lo, hi, query, weights, limits, scratch, lists_of, out):  # type: ignore[no-untyped-def]
+    """Rows lo..hi. `scratch`: (I,) sums and (I,) marks, stamp where reached, -stamp where banned."""
+    (q_start, q_col, q_value), (w_start, w_col, w_value) = query, weights
+    (banned_start, banned_item, allowed), (acc, mark), (item_BK, bits_BK) = limits, scratch, out
+    reached = np.empty(len(acc), np.int32)
+    scores = np.empty(len(acc), np.float32)
     for b in range(lo, hi):
         stamp = np.int32(b - lo + 1)
         for at in range(banned_start[b], banned_start[b + 1]):
             mark[banned_item[at]] = -stamp
         n = 0
         for at in range(q_start[b], q_start[b + 1]):
-            value = q_value[at]
-            j = q_col[at]
+            value, j = q_value[at], q_col[at]
             for to in range(w_start[j], w_start[j + 1]):
                 i = w_col[to]
                 if mark[i] == stamp:
@@ -91,14 +84,36 @@ def _rows_of_product(  # type: ignore[no-untyped-def]
                 elif mark[i] != -stamp:
                     mark[i] = stamp
                     acc[i] = value * w_value[to]
-                    touched[n] = i
+                    reached[n] = i
                     n += 1
         for at in range(n):
-            i = touched[at]
-            scores[at] = acc[i]
-            if len(allowed) and not allowed[i]:
-                scores[at] = -np.inf
-        select_listed(touched, scores, bits, n, heap, item_BK[b], bits_BK[b])
+            i = reached[at]
+            scores[at] = acc[i] if len(allowed) == 0 or allowed[i] else -np.inf
+        best_listed(reached, scores, n, lists_of, item_BK[b], bits_BK[b])
+
+
+@numba.njit(cache=True, nogil=True)
+def best_listed(items, scores, n, lists_of, item_K, bits_K):  # type: ignore[no-untyped-def]
+    """The best of n listed (item, score) pairs in any order, items distinct.
+
+    Args:
+        items: (>= n,) int32.
+        scores: (>= n,) float32; NaN and -inf are left out.
+        n: how many there are.
+        lists_of: (fresh(1, K), scratch_for(>= n)).
+        item_K: filled from the front.
+        bits_K: score bits, filled from the front.
+    """
+    state, scratch = lists_of
+    k = len(item_K)
+    state[1][0], state[2][0], state[3][0] = 0, LOWEST, 0
+    tile = scores[:n].reshape(1, n)
+    n_sets = 1
+    while n_sets < 2 * k:
+        n_sets *= 2
+    raise_floors(tile, k, n_sets, state, scratch)
+    offer(tile, 0, items, k, state, scratch)
+    drain(k, state, (item_K.reshape(1, k), bits_K.reshape(1, k)))
 
 
 def similar_rows(weights: sparse.csr_matrix, item_ix: IntArray, *, k: int) -> TopK:

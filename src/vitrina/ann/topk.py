@@ -10,9 +10,13 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from vitrina.ann.blocks import in_threads
+from vitrina.ann.select import drain, fresh, offer, raise_floors, scratch_for
 from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
 PAD = -1
+BLOCK_SCORES = 1 << 18
+"""Scores that one thread selects from before it takes the next block."""
 
 
 class Jagged(NamedTuple):
@@ -56,6 +60,11 @@ def empty_lists(n_queries: int, k: int) -> TopK:
     return TopK(np.full((n_queries, k), PAD, np.int32), np.full((n_queries, k), -np.inf, np.float32))
 
 
+def no_limit(n_queries: int) -> Jagged:
+    """Nothing excluded from any of B lists."""
+    return Jagged(np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32))
+
+
 def top_k(
     score_BI: FloatArray,
     *,
@@ -63,7 +72,7 @@ def top_k(
     exclude: Jagged | None = None,
     allowed: BoolArray | None = None,
 ) -> TopK:
-    """The k best items of each row of a dense score matrix; excluded scores in it are overwritten.
+    """The k best items of each row of a dense score matrix; excluded scores in it may be overwritten.
 
     Args:
         score_BI: (B, I) float32, C order.
@@ -71,62 +80,36 @@ def top_k(
         exclude: items that may not enter each row's list.
         allowed: (I,), False excludes an item from every row.
     """
-    if allowed is not None:
-        score_BI[:, ~allowed] = -np.inf
-    if exclude is not None:
-        rows = np.repeat(np.arange(len(score_BI)), np.diff(exclude.offsets))
-        score_BI[rows, exclude.item_ix] = -np.inf
-    k = min(k, score_BI.shape[1])
-    item_BK = np.full((len(score_BI), k), PAD, dtype=np.int32)
-    best_BK = np.full((len(score_BI), k), -np.inf, dtype=np.float32)
-    if k:
-        _select(np.ascontiguousarray(score_BI, dtype=np.float32), item_BK, best_BK)
-    return TopK(item_BK, best_BK)
+    score_BI = np.ascontiguousarray(score_BI, dtype=np.float32)
+    n_items = score_BI.shape[1]
+    lists = empty_lists(len(score_BI), min(k, n_items))
+    if lists.item_ix.size:
+        banned = no_limit(len(score_BI)) if exclude is None else exclude
+        mask = np.zeros(0, bool) if allowed is None else allowed
+
+        def work(lo: int, hi: int) -> None:
+            _ban(score_BI[lo:hi], banned.offsets[lo : hi + 1], banned.item_ix, mask)
+            _select_rows(score_BI[lo:hi], lists.item_ix[lo:hi], lists.score[lo:hi])
+
+        in_threads(work, len(score_BI), max(1, BLOCK_SCORES // n_items))
+    return lists
 
 
-@numba.njit(cache=True, nogil=True)
-def _select(score_BI, item_BK, best_BK):  # type: ignore[no-untyped-def]
-    """Min-heap of size k per row; an entry is worse if its score is lower, or equal with a larger item."""
+def _select_rows(score_BI: FloatArray, item_BK: IntArray, best_BK: FloatArray) -> None:
+    """Fill the lists of a block of rows."""
     k = item_BK.shape[1]
-    for b in range(score_BI.shape[0]):
-        items, best = item_BK[b], best_BK[b]
-        n = 0
-        for i in range(score_BI.shape[1]):
-            s = score_BI[b, i]
-            if not s > -np.inf:
-                continue
-            if n < k:
-                child = n
-                n += 1
-                while child > 0:
-                    parent = (child - 1) >> 1
-                    if best[parent] < s:  # on equal scores the newcomer, whose item is larger, is the worse
-                        break
-                    best[child], items[child] = best[parent], items[parent]
-                    child = parent
-                best[child], items[child] = s, i
-            elif s > best[0]:
-                _sift_down(items, best, 0, n, i, s)
-        for last in range(n - 1, 0, -1):
-            s, i = best[last], items[last]
-            best[last], items[last] = best[0], items[0]
-            _sift_down(items, best, 0, last, i, s)
+    state, scratch = fresh(len(score_BI), k), scratch_for(score_BI.shape[1])
+    raise_floors(score_BI, k, 1 << (2 * k - 1).bit_length(), state, scratch)
+    offer(score_BI, 0, np.zeros(0, np.int32), k, state, scratch)
+    drain(k, state, (item_BK, best_BK.view(np.uint32)))
 
 
 @numba.njit(cache=True, nogil=True)
-def _sift_down(items, best, at, n, i, s):  # type: ignore[no-untyped-def]
-    while True:
-        child = 2 * at + 1
-        if child >= n:
-            break
-        right = child + 1
-        if right < n and (
-            best[right] < best[child] or (best[right] == best[child] and items[right] > items[child])
-        ):
-            child = right
-        if best[child] < s or (best[child] == s and items[child] > i):
-            best[at], items[at] = best[child], items[child]
-            at = child
-        else:
-            break
-    best[at], items[at] = s, i
+def _ban(score_BI, banned_start, banned_item, allowed):  # type: ignore[no-untyped-def]
+    """Overwrite by -inf what may not be listed."""
+    for b in range(len(score_BI)):
+        if len(allowed):
+            for i in range(len(allowed)):
+                score_BI[b, i] = score_BI[b, i] if allowed[i] else -np.inf
+        for at in range(banned_start[b], banned_start[b + 1]):
+            score_BI[b, banned_item[at]] = -np.inf

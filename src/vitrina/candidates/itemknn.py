@@ -15,7 +15,7 @@ Weighting, with items as documents and users as terms (n_u items of user u, x_i 
     idf_u = log((1 + I) / (1 + n_u)): agreeing with a person who takes everything says little.
 
 NOTE[DIFF] implicit 0.7.3: idf_u = log(I / (1 + n_u)), negative for a user of all items; here: 1 + I, never
-negative; because a negative weight turns a shared user into evidence against. Its K neighbours include the item itself.
+negative; because a negative weight turns a shared user into evidence against. Its K includes the item itself.
 
 Source: Sarwar, Karypis, Konstan, Riedl, WWW 2001 (cosine); Robertson and Walker, SIGIR 1994 (BM25).
 Cost: sum_u n_u^2 multiply-adds and O(nnz + I * n_neighbors) memory to fit; never the full product.
@@ -30,8 +30,8 @@ from scipy import sparse
 
 from vitrina.ann import Jagged, TopK, empty_lists, top_k_sparse
 from vitrina.ann.blocks import in_threads
-from vitrina.ann.select import drain, pack, push
-from vitrina.ann.sparse import parts, similar_rows
+from vitrina.ann.select import fresh, scratch_for
+from vitrina.ann.sparse import best_listed, parts, similar_rows
 from vitrina.errors import ConfigError
 from vitrina.estimator import Estimator, check_positive, fitted
 from vitrina.ids import Ids
@@ -173,20 +173,17 @@ def nearest_items(
     renumbered = np.empty(n_items, np.int32)
     renumbered[by_count] = np.arange(n_items, dtype=np.int32)
     W = sparse.csr_matrix((W.data, renumbered[W.indices], W.indptr), shape=W.shape)
-    w_start, w_col, w_value = parts(W)
-    t_start, t_col, t_value = parts(W.T.tocsr())
+    rows, columns = parts(W), parts(W.T.tocsr())
     k = min(n_neighbors, max(n_items - 1, 1))
     item_IK = np.full((n_items, k), -1, np.int32)
     score_IK = np.zeros((n_items, k), np.float32)
     norm_I = norm_I[by_count] if len(norm_I) else norm_I
-    original = by_count.astype(np.int32)
+    numbering, out = by_count.astype(np.int32), (item_IK, score_IK.view(np.uint32))
 
     def work(lo: int, hi: int) -> None:
-        acc, mark = np.zeros(n_items, np.float32), np.full(n_items, -1, np.int32)
-        _neighbors(
-            lo, hi, w_start, w_col, w_value, t_start, t_col, t_value, norm_I, np.float32(shrink), original,
-            acc, mark, item_IK, score_IK.view(np.uint32),
-        )  # fmt: skip
+        scratch = (np.zeros(n_items, np.float32), np.full(n_items, -1, np.int32))
+        lists_of = (fresh(1, k), scratch_for(n_items))
+        _neighbors(lo, hi, rows, columns, (norm_I, np.float32(shrink)), numbering, scratch, lists_of, out)
 
     in_threads(work, n_items, max(16, n_items // 256))
     kept = item_IK >= 0
@@ -195,15 +192,12 @@ def nearest_items(
 
 
 @numba.njit(cache=True, nogil=True)
-def _neighbors(  # type: ignore[no-untyped-def]
-    lo, hi, w_start, w_col, w_value, t_start, t_col, t_value, norm_I, shrink, original,
-    acc, mark, item_IK, bits_IK,
-):  # fmt: skip
-    """Rows lo..hi of the new numbering, written at their original places; `acc`, `mark`: (I,) scratch."""
-    touched = np.empty(len(acc), np.int32)
-    heap = np.empty(item_IK.shape[1], np.uint64)
-    one = np.empty(1, np.float32)
-    one_bits = one.view(np.uint32)
+def _neighbors(lo, hi, rows, columns, norms, original, scratch, lists_of, out):  # type: ignore[no-untyped-def]
+    """Items lo..hi of the new numbering, written at their original places; `scratch`: (I,) sums, marks."""
+    (w_start, w_col, w_value), (t_start, t_col, t_value) = rows, columns
+    (acc, mark), (item_IK, bits_IK), (norm_I, shrink) = scratch, out, norms
+    reached = np.empty(len(acc), np.int32)
+    scores = np.empty(len(acc), np.float32)
     for i in range(lo, hi):
         n = 0
         for at in range(t_start[i], t_start[i + 1]):
@@ -213,18 +207,14 @@ def _neighbors(  # type: ignore[no-untyped-def]
                 if mark[j] != i:
                     mark[j] = i
                     acc[j] = 0.0
-                    touched[n] = j
+                    reached[n] = j
                     n += 1
                 acc[j] += value * w_value[to]
-        n_kept = 0
         for at in range(n):
-            j = touched[at]
-            if j == i:
-                continue
+            j = reached[at]
             score = acc[j]
             if len(norm_I):
                 score /= norm_I[i] * norm_I[j] + shrink
-            if score > 0.0:
-                one[0] = score
-                n_kept = push(heap, n_kept, pack(one_bits[0], original[j]))
-        drain(heap, n_kept, item_IK[original[i]], bits_IK[original[i]])
+            scores[at] = score if score > 0.0 and j != i else -np.inf
+            reached[at] = original[j]
+        best_listed(reached, scores, n, lists_of, item_IK[original[i]], bits_IK[original[i]])
