@@ -10,7 +10,7 @@ from vitrina.errors import SplitError
 from vitrina.log import EventLog
 from vitrina.split import at, by_quantile, last_n_per_user, windows
 
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 rows = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 40)), min_size=2, max_size=40, unique=True
 )
@@ -105,7 +105,7 @@ def test_windows_never_overlap(rows, n, horizon):
         assert max(r[2] for r in rows_of(split.train)) < min(r[2] for r in rows_of(split.test))
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=8)  # histories of a log on disk take a while, however small
 @given(rows=rows, cut=st.integers(1, 40), data=st.data())
 def test_the_order_of_the_file_changes_neither_the_split_nor_its_truth(rows, cut, data):
     shuffled = data.draw(st.permutations(rows))
