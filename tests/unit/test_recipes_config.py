@@ -241,3 +241,25 @@ def test_the_example_on_the_page_is_accepted():
     example = page.split("```toml\n")[1].split("```")[0]
     run = loads(example)
     assert len(run.models) == 3
+
+
+def test_histories_of_a_long_log_lie_on_disk_and_are_the_same(tmp_path, monkeypatch):
+    import numpy as np
+    import polars as pl
+
+    from vitrina.log import EventLog
+    from vitrina.recipes import data
+    from vitrina.recipes.config import SplitConfig
+
+    rng = np.random.default_rng(0)
+    ts = pl.Series(1_735_689_600 + rng.integers(0, 10**6, 500)).cast(pl.Int64)
+    frame = pl.DataFrame({"user_id": rng.integers(0, 30, 500), "item_id": rng.integers(0, 40, 500), "ts": ts})
+    made = data.make_split(EventLog.from_frame(frame, time_unit="s"), SplitConfig())
+    memory = data.training_histories(made, tmp_path)
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setattr(data, "ROWS_IN_MEMORY", 10)
+    disk = data.training_histories(made, tmp_path)
+    assert any((tmp_path / "histories").iterdir())
+    for name in ("offsets", "item_ix", "ts", "event"):
+        np.testing.assert_array_equal(getattr(memory, name), getattr(disk, name))
+    assert memory.items == disk.items

@@ -70,8 +70,8 @@ def evaluation(console: "Console", result: "Evaluated") -> None:
         leaderboard(console, view)
     if result.split.warning:
         console.print(f"[yellow]warning:[/] {result.split.warning}")
-    for view, sentence in result.skipped.items():
-        console.print(f"[yellow]the view {view} is left out:[/] {sentence}")
+    for name, sentence in result.skipped.items():
+        console.print(f"[yellow]the view {name} is left out:[/] {sentence}")
     for sentence in result.failures.values():
         console.print(f"[red]left out:[/] {sentence}")
     if result.reused:

@@ -9,11 +9,13 @@ import polars as pl
 
 from vitrina import split
 from vitrina.errors import ConfigError, InputError
-from vitrina.log import Columns, EventLog, scan_log
+from vitrina.log import Columns, EventLog, Histories, scan_log
 from vitrina.recipes.config import DataConfig, SplitConfig
 from vitrina.recipes.known_data import open_dataset
 from vitrina.schema import EVENT, ITEM_ID, US_PER_DAY
 
+ROWS_IN_MEMORY = 5_000_000
+"""Training rows above which histories go to disk: 17 bytes a row and what sorting them takes."""
 DEFAULT_QUANTILE = 0.9
 """Where the log is cut when the configuration does not say."""
 
@@ -135,6 +137,14 @@ def make_split(log: EventLog, config: SplitConfig, *, validation: bool = False) 
     if validation and days is None:
         days = _test_days(_cut(log, config, None))
     return _cut(log, config, days if validation else None)
+
+
+def training_histories(made: split.Split, folder: Path) -> Histories:
+    """Histories of the training part: in memory, or mapped from the run's folder where they are many."""
+    n_rows = made.train.n_rows()
+    if n_rows <= ROWS_IN_MEMORY:
+        return made.train.histories()
+    return made.train.histories(folder / "histories" / made.digest[:16])
 
 
 def _cut(log: EventLog, config: SplitConfig, validation_days: float | None) -> split.Split:

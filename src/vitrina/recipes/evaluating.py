@@ -23,7 +23,7 @@ from vitrina.evaluate import Evaluation, Evaluator, Run
 from vitrina.log import Histories
 from vitrina.recipes import build, fitted, reporting, toml
 from vitrina.recipes.config import ModelConfig, RunConfig
-from vitrina.recipes.data import Data, make_split, open_data
+from vitrina.recipes.data import Data, make_split, open_data, training_histories
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Advance, Reporter, Silent
 from vitrina.split import Split
@@ -125,13 +125,13 @@ def evaluate_run(
     with say.step("split, histories") as advance:
         advance("split, histories")
         split = make_split(data.log, config.split)
-        train = split.train.histories()
+        train = training_histories(split, folder)
     say.say(f"{split.title}: {split.counts}")
     evaluators, skipped = _evaluators(config, split, train)
     for view, sentence in skipped.items():
         say.say(f"the view {view} is left out: {sentence}")
-    if (sentence := reporting.missing()) is not None:
-        say.say(sentence)
+    if (absent := reporting.missing()) is not None:
+        say.say(absent)
     job = _Job(config, folder, data, split, train, evaluators, fresh, skipped)
     with say.step("train and measure", total=sum(job.n_seeds(model) for model in models)) as advance:
         for model in models:

@@ -24,7 +24,7 @@ from vitrina.evaluate import Evaluator
 from vitrina.metrics import metric as parse_metric
 from vitrina.recipes import build, toml
 from vitrina.recipes.config import ModelConfig, RunConfig
-from vitrina.recipes.data import Data, make_split, open_data
+from vitrina.recipes.data import Data, make_split, open_data, training_histories
 from vitrina.recipes.fitted import slug
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Advance, Reporter, Silent
@@ -99,7 +99,8 @@ def tune_run(
         data = open_data(config.data, out=run_folder)
         window = make_split(data.log, config.split, validation=True).tuning()
         rules = build.protocol(config.evaluate, config.evaluate.repeats[0])
-        evaluator = Evaluator(split=window, train=window.train.histories(), protocol=rules)
+        train = training_histories(window, run_folder)
+        evaluator = Evaluator(split=window, train=train, protocol=rules)
     metric = rules.main if config.tune.metric is None else parse_metric(config.tune.metric).name
     if metric not in {one.name for one in rules.user_metrics}:
         raise ConfigError(
