@@ -601,3 +601,18 @@ def test_the_yambda_preset_has_the_rates_of_the_real_set(tmp_path: Path) -> None
     assert (block.reaction_kind == LIKE).sum() / world.n_events == pytest.approx(0.0190, rel=0.25)
     assert (block.reaction_kind == DISLIKE).sum() / world.n_events == pytest.approx(0.0023, rel=0.4)
     assert (block.cause == FRESH).mean() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "file"),
+    [
+        ("people", "TABLES_DIGEST", "tables"),
+        ("kernel", "PEOPLE_DIGEST", "people"),
+        ("truth", "PEOPLE_DIGEST", "people"),
+    ],
+)
+def test_a_changed_kernel_is_compiled_anew_where_it_is_called(holder: str, name: str, file: str) -> None:
+    """numba caches a function by its own file; the digest of what it calls makes that file change as well."""
+    folder = Path(datasets.__file__).parent / "synth"
+    digest = hashlib.sha256((folder / f"{file}.py").read_bytes()).hexdigest()[:16]
+    assert f'{name} = "{digest}"' in (folder / f"{holder}.py").read_text(), f"write {name} = {digest!r}"

@@ -30,6 +30,9 @@ from vitrina.datasets.synth.tables import (
 )
 from vitrina.schema import ByteArray, DoubleArray, FloatArray, IntArray, LongArray
 
+PEOPLE_DIGEST = "870fba28481a6dbd"
+"""Digest of people.py, whose functions are compiled into these: numba's cache sees one file alone."""
+
 FRESH, REPEAT, RECOMMENDED, EXPLORED = 0, 1, 2, 3
 """Why an event happened; the last two are of the feed."""
 LIKE, DISLIKE, UNLIKE, UNDISLIKE = 0, 1, 2, 3

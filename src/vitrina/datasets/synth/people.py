@@ -22,6 +22,9 @@ from vitrina.datasets.synth.tables import (
 )
 from vitrina.schema import DoubleArray, LongArray
 
+TABLES_DIGEST = "d6ab69c47cbc588e"
+"""Digest of tables.py, whose functions are compiled into these: numba's cache sees one file alone."""
+
 NOW, LAGGED = 0, 1
 NEVER = -(1 << 40)
 """An era no slot is ever in."""

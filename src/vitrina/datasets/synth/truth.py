@@ -16,6 +16,9 @@ from vitrina.datasets.synth.people import LAGGED, NOW, look, meet, stranger, tas
 from vitrina.datasets.synth.tables import APPEAL, BIRTH, Rules, Tables
 from vitrina.schema import DoubleArray, IntArray, LongArray
 
+PEOPLE_DIGEST = "870fba28481a6dbd"
+"""Digest of people.py, whose functions are compiled into these: numba's cache sees one file alone."""
+
 Target = Literal["any", "new", "full"]
 """Which next event: any; one on an item that is not in the history; one that is played at least half."""
 
