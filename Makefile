@@ -44,6 +44,8 @@ docs-serve: $(STAMP)
 
 bench: $(STAMP)  ## make bench (all) or make bench NAME=itemknn
 	$(BIN)/python -m benchmarks $(NAME)
+	$(BIN)/python tools/bench_tables.py
+	$(BIN)/python tools/readme_tables.py
 
 clean:
 	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
