@@ -68,7 +68,9 @@ def test_many_threads_write_and_read_and_every_event_is_stored_once(state):
 
     def work(thread):
         for n in range(40):
-            outcome = state.append([row(f"{thread}-{n}", user=f"u{thread}", item=str(n), at=n), row(f"shared-{n}")])
+            outcome = state.append(
+                [row(f"{thread}-{n}", user=f"u{thread}", item=str(n), at=n), row(f"shared-{n}")]
+            )
             if outcome[0] != "stored":
                 wrong.append(outcome)
             if state.tail(f"u{thread}")[-1][0] != str(n):
@@ -144,7 +146,9 @@ class ReadOnly(State):
     """The state as a user without write permission meets it; root, who runs many tests, has it always."""
 
     def _connect(self):
-        connection = sqlite3.connect(self.path.as_posix(), uri=True, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path.as_posix(), uri=True, isolation_level=None, check_same_thread=False
+        )
         self._connections.append(connection)
         return connection
 

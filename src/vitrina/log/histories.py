@@ -116,6 +116,9 @@ class Histories:
         Yields:
             The position of the first user of a block, and its histories.
         """
+        if 0 < len(self) <= max_users and self.n_rows <= max_rows and self.offsets[0] == 0:
+            yield 0, self
+            return
         lo = 0
         while lo < len(self):
             hi = int(np.searchsorted(self.offsets, self.offsets[lo] + max_rows, side="right")) - 1
