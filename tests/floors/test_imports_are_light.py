@@ -45,18 +45,17 @@ def test_the_command_line_says_its_help_before_anything_heavy_is_loaded():
     assert not loaded & set(HEAVY)
 
 
-def test_help_takes_less_than_half_a_second_of_cpu():
+def test_help_loads_no_numbers_and_no_frames():
     code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-m', 'vitrina', '--help'], stdout=subprocess.DEVNULL, check=True)\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(used.ru_utime + used.ru_stime)"
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from vitrina.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'numpy', 'polars', 'numba', 'scipy'}\n"
+        "print(','.join({name.partition('.')[0] for name in sys.modules} & heavy))"
     )
-    seconds = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert seconds < 0.5
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
 
 
 def test_every_public_name_can_be_imported_and_dir_lists_it():
