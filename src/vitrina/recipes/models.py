@@ -35,7 +35,7 @@ def online_retail() -> RunConfig:
     """Two years of a gift shop, the last 30 days held out; people buy again, so both views matter.
 
     Tastes change slowly in this shop: an event of DecayPop has half of its weight after 14 days, one of
-    OwnHistory after 180. The weights of the merged model were chosen among ten mixtures on the 30 days before.
+    OwnHistory after 180. The weights of the merged model were chosen among ten on the 30 days before.
     """
     own_history = {"half_life_days": 180.0}
     params: dict[str, dict[str, Any]] = {"DecayPop": {"hours": 0.15 * 14 * 24}, "OwnHistory": own_history}
