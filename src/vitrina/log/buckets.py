@@ -189,6 +189,8 @@ def bucketed(
 
     `spill.lengths` holds the rows of each user once the first bucket is out.
     """
+    code = pl.col(EVENT).cast(pl.Enum(event_names)).to_physical() if len(event_names) > 1 else pl.lit(0)
+    frame = frame.with_columns(code.cast(pl.UInt8).alias(EVENT))
     bucket_of = np.repeat(np.arange(layout.n_buckets), np.diff(layout.first_user)).astype(np.uint8)
     has_weight = "weight" in spill.names
     for batch in batches(frame, in_order=False):
@@ -196,7 +198,7 @@ def bucketed(
             "user_ix": layout.users.ix(batch[USER_ID]),
             "item_ix": layout.items.ix(batch[ITEM_ID]),
             "ts": batch[TS].to_physical().to_numpy(),
-            "event": _codes(batch, event_names),
+            "event": batch[EVENT].to_numpy(),
         }
         if has_weight:
             rows["weight"] = batch[WEIGHT].to_numpy()
@@ -217,12 +219,6 @@ def _in_order(rows: Columns, first: int, lengths: LongArray, seed: int) -> Colum
     weight = rows.get("weight", np.zeros(0, np.float32))
     sort_user_rows(offsets, first, seed_key(seed), order, rows["ts"], rows["item_ix"], rows["event"], weight)
     return {name: column[order] for name, column in rows.items()}
-
-
-def _codes(batch: pl.DataFrame, event_names: tuple[str, ...]) -> ByteArray:
-    if len(event_names) == 1:
-        return np.zeros(len(batch), np.uint8)
-    return batch[EVENT].cast(pl.Enum(event_names)).to_physical().cast(pl.UInt8).to_numpy()
 
 
 @numba.njit(cache=True, nogil=True)

@@ -201,7 +201,7 @@ def check(
         LogError: in strict mode, a row breaks a rule; or the source cannot be read.
     """
     rules = {FILTERED: ~keep.fill_null(False)} if keep is not None else {}
-    ruled = Canonical(made.columns, rules | made.rules)
+    ruled = Canonical(made.columns, rules | made.rules, made.raw_time)
     tally = _Tally(tuple(made.columns), tuple(ruled.rules))
     repeated = RepeatedHashes()
     try:
@@ -314,6 +314,7 @@ def _write_quarantine(source: Source, code: pl.Expr, names: list[str], path: Pat
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
         rows.drop(ROW).sink_parquet(partial, engine="streaming")
         written = pl.scan_parquet(partial).select(pl.len()).collect().item()
         partial.rename(path)
@@ -321,8 +322,6 @@ def _write_quarantine(source: Source, code: pl.Expr, names: list[str], path: Pat
         raise LogError(
             f"{path} could not be written ({error.strerror or error}); set-aside rows need a place"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     if written != expected:
         raise AssertionError(f"{expected} rows were set aside but {written} written to {path}")
 
@@ -332,18 +331,11 @@ def _complaint(source: Source, ruled: Canonical, clock: Clock, n_free: int) -> s
     codes = {at: name for at, name in enumerate(ruled.rules, start=1) if at > n_free}
     reason = ruled.reason().replace_strict(codes, default=None, return_dtype=pl.String).alias(REASON)
     shown = _where(source, reason.is_not_null(), reason)
-    guess = ""
-    if ruled.raw_time is not None or made_impossible(shown):
-        guess = _unit_guess(source, ruled, clock, reason)
+    guess = _unit_guess(source, ruled, clock, reason)
     return (
         f"{source.name} has rows that break a rule: {'; '.join(shown)}{guess}; "
         f"mend them or scan with mode='quarantine'"
     )
-
-
-def made_impossible(shown: list[str]) -> bool:
-    """Whether the rows complain of impossible times."""
-    return any("ts_before" in text or "ts_in_the_future" in text for text in shown)
 
 
 def _where(source: Source, wanted: pl.Expr, reason: pl.Expr | None = None) -> list[str]:
@@ -365,7 +357,7 @@ def _where(source: Source, wanted: pl.Expr, reason: pl.Expr | None = None) -> li
 def _unit_guess(source: Source, ruled: Canonical, clock: Clock, reason: pl.Expr) -> str:
     if ruled.raw_time is None:
         return ""
-    wrong = reason.is_in(["ts_before_1980", "ts_in_the_future"])
+    wrong = reason.is_in(["ts_before_1980", "ts_in_the_future", "ts_not_a_time"])
     found = source.frame.filter(wrong).head(1).select(ruled.raw_time.cast(pl.Float64)).collect().to_series()
     unit = looks_like(found[0], clock.now_us) if len(found) and found[0] is not None else None
     if unit is None or unit == clock.unit:

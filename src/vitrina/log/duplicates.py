@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitrina.errors import LogError
 from vitrina.log.lookup import KeyTable
 from vitrina.log.rowhash import HashArray
 from vitrina.schema import BoolArray, LongArray
@@ -55,6 +56,15 @@ class RepeatedHashes:
             self._folder = None
 
     def _spill(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            raise LogError(
+                f"{tempfile.gettempdir()} has no room for temporary files of 8 bytes a row "
+                f"({error.strerror or error}); free space there or set TMPDIR to another folder"
+            ) from error
+
+    def _write(self) -> None:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="vitrina-duplicates-")
         rows = np.sort(np.concatenate([*self._held, np.zeros(0, np.uint64)]))

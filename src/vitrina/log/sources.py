@@ -27,6 +27,7 @@ _SUFFIXES = {
     ".jsonl": "ndjson",
 }
 _HIDDEN = ["_", "."]
+_ABSENT = "{} does not exist or holds no data file; give a file, a folder, a glob or a URL"
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,12 @@ def reading(name: str, place: str | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise LogError(
-            f"{name} does not exist or holds no data file; give a file, a folder, a glob or a URL"
-        ) from error
+        raise LogError(_ABSENT.format(name)) from error
     except pl.exceptions.NoDataError as error:
         raise LogError(f"{name} is empty: it has not even a header; give a log with columns") from error
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        if "expanded paths were empty" in str(error):
+            raise LogError(_ABSENT.format(name)) from error
         raise LogError(f"{name} cannot be read: {_why(error, place or name)}") from error
 
 
@@ -128,7 +129,7 @@ def _why(error: Exception, place: str) -> str:
     if "PAR1" in text or "out of spec" in text.lower():
         file = _first_not_parquet(place)
         return f"{file} is not a Parquet file, is cut short or corrupted ({text}); write it again"
-    if "parsing line" in text or "json" in text.lower():
+    if _kind(place) == "ndjson":
         return f"{_first_bad_line(place)}; mend or remove it"
     return f"{text}; mend the file or convert it to Parquet"
 

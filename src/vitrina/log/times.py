@@ -141,9 +141,9 @@ class Clock:
 
     def _numbers(self, head: pl.Series, raw: pl.Expr, *, integer: bool) -> TimeColumn:
         if self.unit is None:
-            known = head.cast(pl.Float64, strict=False).drop_nulls()
-            guess = looks_like(float(known[0]), self.now_us) if len(known) else None
-            example = f" such as {known[0]:.15g}" if len(known) else ""
+            known = head.cast(pl.Float64, strict=False).drop_nulls().drop_nans()
+            guess = looks_like(known[0], self.now_us) if len(known) else None
+            example = f" such as {known[0]:.16g}" if len(known) else ""
             hint = (
                 f", they look like {UNIT_WORDS[guess]}: time_unit={guess!r}"
                 if guess
