@@ -2,7 +2,7 @@
 
 For a row with observed neighbours N (rows v of V), weights c and ridge r, both solvers work on
 
-    A w = b,   A = G + sum_N c v v^T + r I,   b = sum_N c v,   G = alpha0 V^T V
+    A w = b,   A = G + kappa sum_N c v v^T + r I,   b = sum_N c v,   G = alpha0 V^T V
 
 `conjugate_gradients` takes a few steps from the present w; `blocks` solves exactly for one block of
 coordinates after the other (Rendle et al. 2021, arXiv:2110.14044); one block of all is the exact solution.
@@ -108,6 +108,7 @@ def half_step(
     emb: FloatArray,
     ridge: FloatArray,
     *,
+    curvature: float = 1.0,
     solver: Callable[..., None],
     effort: int,
     tolerance: float = 0.0,
@@ -121,6 +122,7 @@ def half_step(
         gram: G, (D, D).
         emb: W, (R, D); where it starts matters to conjugate gradients only.
         ridge: r of each row, (R,).
+        curvature: kappa.
         solver: `conjugate_gradients` or `blocks`.
         effort: steps of the former, block size of the latter.
         tolerance: |b - A w| / |first b - A w| at which conjugate gradients stop early.
@@ -129,8 +131,8 @@ def half_step(
     cuts = _cuts(pairs.offsets)
 
     def work(chunk: tuple[int, int]) -> None:
-        args = pairs.offsets, pairs.column, pairs.weight, fixed_emb, gram, ridge, emb, effort
-        solver(*chunk, *args, np.float32(tolerance))
+        args = pairs.offsets, pairs.column, pairs.weight, fixed_emb, gram, ridge
+        solver(*chunk, *args, np.float32(curvature), emb, effort, np.float32(tolerance))
 
     if n_threads == 1 or len(cuts) == 1:
         for chunk in cuts:
@@ -151,7 +153,7 @@ def _cuts(offsets: LongArray) -> list[tuple[int, int]]:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def conjugate_gradients(lo, hi, offsets, column, weight, V, gram, ridge, W, n_steps, tolerance):  # type: ignore[no-untyped-def]
+def conjugate_gradients(lo, hi, offsets, column, weight, V, gram, ridge, kappa, W, n_steps, tolerance):  # type: ignore[no-untyped-def]
     """`n_steps` steps of conjugate gradients for rows lo..hi, from where they are."""
     d = V.shape[1]
     R = np.empty((GROUP_ROWS, d), np.float32)
@@ -170,7 +172,7 @@ def conjugate_gradients(lo, hi, offsets, column, weight, V, gram, ridge, W, n_st
             w, r, p, q = W[a + j], R[j], P[j], Q[j]
             for x in range(d):
                 r[x] = -q[x] - ridge[a + j] * w[x]
-            _add_neighbours(offsets[a + j], offsets[a + j + 1], column, weight, V, w, np.float32(1), r)
+            _add_neighbours(offsets[a + j], offsets[a + j + 1], column, weight, V, w, kappa, np.float32(1), r)
             total = np.float32(0)
             for x in range(d):
                 p[x] = r[x]
@@ -187,7 +189,9 @@ def conjugate_gradients(lo, hi, offsets, column, weight, V, gram, ridge, W, n_st
                 w, r, p, q = W[a + j], R[j], P[j], Q[j]
                 for x in range(d):
                     q[x] = -q[x] - ridge[a + j] * p[x]
-                _add_neighbours(offsets[a + j], offsets[a + j + 1], column, weight, V, p, np.float32(0), q)
+                _add_neighbours(
+                    offsets[a + j], offsets[a + j + 1], column, weight, V, p, kappa, np.float32(0), q
+                )
                 curvature = np.float32(0)
                 for x in range(d):
                     curvature -= p[x] * q[x]
@@ -205,14 +209,14 @@ def conjugate_gradients(lo, hi, offsets, column, weight, V, gram, ridge, W, n_st
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _add_neighbours(first, last, column, weight, V, p, target, out):  # type: ignore[no-untyped-def]
+def _add_neighbours(first, last, column, weight, V, p, kappa, target, out):  # type: ignore[no-untyped-def]
     """Out += sum over pairs of c (target - v.p) v; eight pairs at a time share the loads of p and out."""
     d, has_weight = V.shape[1], len(weight) > 0
     at = first
     while at + 8 <= last:
         i0, i1, i2, i3 = column[at], column[at + 1], column[at + 2], column[at + 3]
         i4, i5, i6, i7 = column[at + 4], column[at + 5], column[at + 6], column[at + 7]
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = -target
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
         for x in range(d):
             s0 += V[i0, x] * p[x]
             s1 += V[i1, x] * p[x]
@@ -222,6 +226,8 @@ def _add_neighbours(first, last, column, weight, V, p, target, out):  # type: ig
             s5 += V[i5, x] * p[x]
             s6 += V[i6, x] * p[x]
             s7 += V[i7, x] * p[x]
+        s0, s1, s2, s3 = kappa * s0 - target, kappa * s1 - target, kappa * s2 - target, kappa * s3 - target
+        s4, s5, s6, s7 = kappa * s4 - target, kappa * s5 - target, kappa * s6 - target, kappa * s7 - target
         if has_weight:
             s0 *= weight[at]
             s1 *= weight[at + 1]
@@ -238,9 +244,10 @@ def _add_neighbours(first, last, column, weight, V, p, target, out):  # type: ig
         at += 8
     while at < last:
         i = column[at]
-        s = -target
+        s = np.float32(0)
         for x in range(d):
             s += V[i, x] * p[x]
+        s = kappa * s - target
         if has_weight:
             s *= weight[at]
         for x in range(d):
@@ -249,7 +256,7 @@ def _add_neighbours(first, last, column, weight, V, p, target, out):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def blocks(lo, hi, offsets, column, weight, V, gram, ridge, W, block_size, _):  # type: ignore[no-untyped-def]
+def blocks(lo, hi, offsets, column, weight, V, gram, ridge, kappa, W, block_size, _):  # type: ignore[no-untyped-def]
     """One pass of exact block solutions for rows lo..hi."""
     d = V.shape[1]
     b = min(block_size, d)
@@ -284,10 +291,10 @@ def blocks(lo, hi, offsets, column, weight, V, gram, ridge, W, block_size, _):  
                 for at in range(n):
                     v = V[column[start + at]]
                     c = weight[start + at] if len(weight) > 0 else np.float32(1)
-                    e = c * (np.float32(1) - score[start - first + at])
+                    e = c * (np.float32(1) - kappa * score[start - first + at])
                     for x in range(m):
                         T[at, x] = v[begin + x]
-                        S[at, x] = c * v[begin + x]
+                        S[at, x] = kappa * c * v[begin + x]
                         g[x] += e * v[begin + x]
                 np.dot(S.T, T, part)
                 A += part
