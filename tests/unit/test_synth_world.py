@@ -220,7 +220,7 @@ def test_another_draw_is_another_course_of_the_same_world(world: World, block: B
 
 
 def test_nothing_is_taken_or_shown_before_it_is_born(world: World, block: Block) -> None:
-    birth = world.ground.tables.item[:, BIRTH]
+    birth = world.ground.tables.item[BIRTH]
     assert (birth[block.item] <= block.ts_s).all()
     assert (birth[block.view_item] <= block.ts_s[block.view_row]).all()
     assert 0.3 < (birth > 0).mean() < 0.5  # frac_old_items = 0.6
@@ -261,7 +261,7 @@ def test_popularity_fades_by_its_half_life() -> None:
         p_recommended=0.0, half_life_days=5.0, p_evergreen=1e-6, frac_old_items=0.1,
     )  # fmt: skip
     block = world.simulate(np.arange(world.n_users))
-    birth = world.ground.tables.item[:, BIRTH]
+    birth = world.ground.tables.item[BIRTH]
     # items and users are even over the last 30 days, so only the age tells takes apart
     late = block.ts_s > 25 * DAY
     age = (block.ts_s[late] - birth[block.item[late]]) / DAY
@@ -348,13 +348,13 @@ def slow_chances(world: World, user: int, at_s: float, past: list[int], visit_to
         return out
 
     now, known = theta(NOW), theta(LAGGED)
-    born = [i for i in range(world.n_items) if tables.item[i, BIRTH] <= at_s]
+    born = [i for i in range(world.n_items) if tables.item[BIRTH, i] <= at_s]
     w = {
-        i: tables.item[i, APPEAL]
+        i: tables.item[APPEAL, i]
         * (
             world.p_evergreen
             + (1 - world.p_evergreen)
-            * 2.0 ** (-(at_s - tables.item[i, BIRTH]) / (world.half_life_days * DAY))
+            * 2.0 ** (-(at_s - tables.item[BIRTH, i]) / (world.half_life_days * DAY))
         )
         for i in born
     }
@@ -483,7 +483,7 @@ def test_propensities_are_those_of_the_feed(world: World, block: Block, user: np
         _, known, _ = tastes(int(user[row]), t, rules, tables)
         q = feed_chances(rules, tables, popularity(rules, tables, t), t, known)
         assert q.sum() == pytest.approx(1.0, abs=1e-12)
-        assert (q[tables.item[:, BIRTH] <= t] > 0).all()
+        assert (q[tables.item[BIRTH] <= t] > 0).all()
         assert block.view_propensity[view] == pytest.approx(q[block.view_item[view]], rel=1e-6)
 
 
@@ -505,7 +505,7 @@ def test_weighting_by_propensity_gives_another_policy_its_true_value(
     for view in seen:
         row = block.view_row[view]
         t = float(block.ts_s[row])
-        born = tables.item[:, BIRTH] <= t
+        born = tables.item[BIRTH] <= t
         now, _, _ = tastes(int(user[row]), t, rules, tables)
         alpha = rules.take_low + (rules.take_high - rules.take_low) * (now / (now + tables.topic_p))
         chance = alpha[tables.topic[born]].mean() * tables.examined[block.view_position[view]]

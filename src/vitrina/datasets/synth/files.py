@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitrina.datasets.synth.ground import Ground
 from vitrina.datasets.synth.items import albums, authors, item_frame, track_lengths
-from vitrina.datasets.synth.kernel import DISLIKE, LIKE, RECOMMENDED, UNDISLIKE, UNLIKE, Block
+from vitrina.datasets.synth.kernel import DISLIKE, LIKE, RECOMMENDED, UNDISLIKE, UNLIKE
 from vitrina.schema import LongArray
 
 ROW_GROUP = 1 << 20
@@ -29,6 +30,7 @@ YAMBDA_FILES = {LIKE: "likes", DISLIKE: "dislikes", UNLIKE: "unlikes", UNDISLIKE
 STEP_S = 5
 """Yambda's times are whole multiples of 5 s."""
 
+Codes = npt.NDArray[np.uint32]
 Columns = dict[str, Any]
 """Arrays of one length by name."""
 
@@ -217,7 +219,11 @@ LISTEN_SCHEMA = pa.schema(
 def write_yambda(ground: Ground, folder: Path, size: str, plan: Plan) -> dict[str, int]:
     """Yambda's flat files and mappings. Returns rows by file."""
     flat = folder / "flat" / size
-    length_s = track_lengths(ground)
+    codes = (
+        ground.user_ids.astype(np.uint32),
+        ground.item_ids.astype(np.uint32),
+        track_lengths(ground).astype(np.uint32),
+    )
     plain = ("timestamp", "item_id")
     names = ["listens", *YAMBDA_FILES.values()]
     with contextlib.ExitStack() as stack:
@@ -229,7 +235,7 @@ def write_yambda(ground: Ground, folder: Path, size: str, plan: Plan) -> dict[st
             )
             for name in names
         ]
-        for tables in blocks(ground, plan, lambda users: _yambda(ground, users, length_s)):
+        for tables in blocks(ground, plan, lambda users: _yambda(ground, users, *codes)):
             for sheet, columns in zip(sheets, tables, strict=True):
                 sheet.add(columns)
     rows = {f"flat/{size}/{sheet.path.name}": sheet.rows for sheet in sheets}
@@ -243,19 +249,17 @@ def write_yambda(ground: Ground, folder: Path, size: str, plan: Plan) -> dict[st
     return rows
 
 
-def _yambda(ground: Ground, users: LongArray, length_s: LongArray) -> list[Columns]:
+def _yambda(ground: Ground, users: LongArray, uid: Codes, item_id: Codes, length_s: Codes) -> list[Columns]:
     """Listens and the four kinds of reactions of a block of users, each by (uid, timestamp)."""
-    block: Block = ground.simulate(users)
+    block = ground.simulate(users, weigh=False)
     user = np.repeat(users, ground.counts[users])
-    uid = ground.user_ids.astype(np.uint32)
-    item_id = ground.item_ids.astype(np.uint32)
     listens: Columns = {
         "uid": uid[user],
         "timestamp": _quantised(block.ts_s),
         "item_id": item_id[block.item],
         "is_organic": (block.cause < RECOMMENDED).astype(np.uint8),
         "played_ratio_pct": block.played_pct,
-        "track_length_seconds": length_s.astype(np.uint32)[block.item],
+        "track_length_seconds": length_s[block.item],
     }
     tables = [listens]
     for kind in YAMBDA_FILES:

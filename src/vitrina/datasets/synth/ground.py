@@ -26,10 +26,17 @@ class Ground:
     start_us: int
     """UTC microseconds of second 0"""
 
-    def simulate(self, user_ix: LongArray, *, views: bool = False) -> Block:
-        """What the given users do, one user after another, each in time order."""
+    def simulate(self, user_ix: LongArray, *, views: bool = False, weigh: bool = True) -> Block:
+        """What the given users do, one user after another, each in time order.
+
+        Args:
+            user_ix: (B,)
+            views: keep what the feed showed.
+            weigh: work out propensities.
+        """
         users = np.ascontiguousarray(user_ix, dtype=np.int64)
-        return run(users, self.counts[users], self.arrivals_s[users], self.rules, self.tables, views=views)
+        counts, arrivals_s = self.counts[users], self.arrivals_s[users]
+        return run(users, counts, arrivals_s, self.rules, self.tables, views=views, weigh=weigh)
 
     def ts_us(self, ts_s: DoubleArray) -> LongArray:
         """Seconds since the start as UTC microseconds. Shape as given."""

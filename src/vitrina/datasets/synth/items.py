@@ -62,7 +62,7 @@ def item_frame(ground: Ground) -> pl.DataFrame:
             "adjective": pl.Series(ADJECTIVES).gather(adjective),
             "noun": pl.Series(NOUNS).gather(noun),
             "author": authors(ground),
-            "born": pl.Series(ground.ts_us(ground.tables.item[:, BIRTH])).cast(pl.Datetime("us", "UTC")),
+            "born": pl.Series(ground.ts_us(ground.tables.item[BIRTH])).cast(pl.Datetime("us", "UTC")),
             "length_s": track_lengths(ground),
         }
     )

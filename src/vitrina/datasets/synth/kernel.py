@@ -30,7 +30,7 @@ from vitrina.datasets.synth.tables import (
 )
 from vitrina.schema import ByteArray, DoubleArray, FloatArray, IntArray, LongArray
 
-PEOPLE_DIGEST = "870fba28481a6dbd"
+PEOPLE_DIGEST = "d0f33f7c291ee7d1"
 """Digest of people.py, whose functions are compiled into these: numba's cache sees one file alone."""
 
 FRESH, REPEAT, RECOMMENDED, EXPLORED = 0, 1, 2, 3
@@ -126,11 +126,11 @@ def back(u, n_past):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def feed(person, ts_s, rules, tables, views, n_views, row):  # type: ignore[no-untyped-def]
+def feed(person, ts_s, rules, tables, weigh, views, n_views, row):  # type: ignore[no-untyped-def]
     """Show one item after another until one is taken; log each in `views` where that has room for any.
 
     Returns:
-        The item taken, its propensity, its cause, and the number of views logged so far.
+        The item taken, its topic, its propensity (NaN unless `weigh`), its cause, and the views so far.
     """
     logged = len(views[0]) > 0
     position = 0
@@ -147,22 +147,22 @@ def feed(person, ts_s, rules, tables, views, n_views, row):  # type: ignore[no-u
         if taken or logged:
             if item < 0:
                 item = draw_item(topic, which, ts_s, rules, tables)
-            chance = propensity(person, item, ts_s, rules, tables)
+            chance = propensity(person, item, topic, ts_s, rules, tables) if weigh else np.nan
             if logged:
                 if n_views == len(views[0]):
-                    return item, -1.0, RECOMMENDED, n_views
+                    return item, topic, -1.0, RECOMMENDED, n_views
                 views[0][n_views], views[1][n_views], views[2][n_views] = row, item, position
                 views[3][n_views], views[4][n_views] = chance, taken
                 n_views += 1
             if taken:
-                return item, chance, EXPLORED if explores else RECOMMENDED, n_views
+                return item, topic, chance, EXPLORED if explores else RECOMMENDED, n_views
         position = (position + 1) % rules.slate_len
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def live(user, n_events, person, rules, tables, out, first, views, n_views):  # type: ignore[no-untyped-def]
+def live(user, n_events, person, rules, tables, out, first, weigh, views, n_views):  # type: ignore[no-untyped-def]
     """All choices of one user, in rows first .. first + n_events of `out`. Returns views, or -1 if full."""
-    ts_s, item, cause, visit_topic, starts_visit, chance = out
+    ts_s, item, cause, visit_topic, starts_visit, chance, topic_of_row, mu = out
     meet(person, user, rules)
     person.rng[0] = key(rules.dice, USER_CHOICES, user)
     about = np.int64(0)
@@ -176,33 +176,35 @@ def live(user, n_events, person, rules, tables, out, first, views, n_views):  # 
         how, which = draw(person.rng), draw(person.rng)
         if how < person.habits[0]:
             look(person, LAGGED, t - rules.lag, rules, tables)
-            item[row], chance[row], cause[row], n_views = feed(person, t, rules, tables, views, n_views, row)
+            item[row], topic, chance[row], cause[row], n_views = feed(
+                person, t, rules, tables, weigh, views, n_views, row
+            )
             if chance[row] < 0:
                 return np.int64(-1)
         elif row > first and draw(person.rng) < person.habits[1]:
-            item[row], cause[row] = item[row - back(which, row - first)], REPEAT
+            past = row - back(which, row - first)
+            item[row], cause[row], topic = item[past], REPEAT, np.int64(topic_of_row[past])
         else:
             topic = about if draw(person.rng) < rules.p_session else draw_topic(person, NOW, rules, tables)
             item[row], cause[row] = draw_item(topic, which, t, rules, tables), FRESH
+        topic_of_row[row], mu[row] = topic, match(person, topic, rules, tables)
     return n_views
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def react(user, n_events, person, rules, tables, out, first, played_pct, reactions, n):  # type: ignore[no-untyped-def]
+def react(user, n_events, person, rules, out, first, played_pct, reactions, n):  # type: ignore[no-untyped-def]
     """How much of each item was played, and likes and dislikes: at most one of them per user and item.
 
     Returns:
         The number of reactions so far. `reactions` has room for two a row.
     """
-    ts_s, item = out[0], out[1]
+    ts_s, item, match_of = out[0], out[1], out[7]
     row_of, kind_of, ts_of = reactions
     before = n
     rng = person.rng
     rng[0] = key(rules.dice, USER_FEEDBACK, user)
     for row in range(first, first + n_events):
-        t = ts_s[row]
-        look(person, NOW, t, rules, tables)
-        mu = match(person, np.int64(tables.topic[item[row]]), rules, tables)
+        t, mu = ts_s[row], match_of[row]
         plays, amount, says, undoes, when = draw(rng), draw(rng), draw(rng), draw(rng), draw(rng)
         if plays < rules.full_low + (rules.full_high - rules.full_low) * mu:
             played_pct[row] = 100 if amount < 0.8 else np.uint16(50 + 250 * (amount - 0.8))
@@ -226,7 +228,7 @@ def react(user, n_events, person, rules, tables, out, first, played_pct, reactio
 
 
 @numba.njit(cache=True, nogil=True)
-def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[no-untyped-def]
+def simulate(users, counts, arrival, rules, tables, weigh, view_room):  # type: ignore[no-untyped-def]
     """The life of each user of a block; an empty answer means that `view_room` views are not enough.
 
     Args:
@@ -235,6 +237,7 @@ def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[
         arrival: (B,), seconds
         rules: numbers of the world.
         tables: topics and items.
+        weigh: work out the propensities of what the feed led to.
         view_room: views of the feed to make room for; 0 logs none.
     """
     n_rows = counts.sum()
@@ -251,16 +254,17 @@ def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[
         np.empty(view_room, np.uint8),
     )
     person = stranger(rules.n_slots)
-    out = (ts_s, item, cause, visit_topic, starts_visit, chance)
+    topic_of_row, mu = np.empty(n_rows, np.int16), np.empty(n_rows)
+    out = (ts_s, item, cause, visit_topic, starts_visit, chance, topic_of_row, mu)
     first, n_views, n_reactions, full = np.int64(0), np.int64(0), np.int64(0), False
     for b in range(len(users)):
         if counts[b] and not full:
             end = first + counts[b]
             visits(users[b], counts[b], arrival[b], rules, tables, ts_s[first:end], starts_visit[first:end])
-            n_views = live(users[b], counts[b], person, rules, tables, out, first, views, n_views)
+            n_views = live(users[b], counts[b], person, rules, tables, out, first, weigh, views, n_views)
             full = n_views < 0
             n_reactions = react(
-                users[b], counts[b], person, rules, tables, out, first, played_pct, reactions, n_reactions
+                users[b], counts[b], person, rules, out, first, played_pct, reactions, n_reactions
             )
             first = end
     r, v = n_reactions, max(n_views, 0)
@@ -273,12 +277,29 @@ def simulate(users, counts, arrival, rules, tables, view_room):  # type: ignore[
 
 
 def run(
-    users: LongArray, counts: LongArray, arrival: DoubleArray, rules: Rules, tables: Tables, *, views: bool
+    users: LongArray,
+    counts: LongArray,
+    arrival: DoubleArray,
+    rules: Rules,
+    tables: Tables,
+    *,
+    views: bool,
+    weigh: bool = True,
 ) -> Block:
-    """Simulate a block, with room for views of the feed that grows until it is enough."""
+    """Simulate a block, with room for views of the feed that grows until it is enough.
+
+    Args:
+        users: (B,)
+        counts: (B,), events of each.
+        arrival: (B,), seconds.
+        rules: numbers of the world.
+        tables: topics and items.
+        views: keep what the feed showed.
+        weigh: work out propensities; without, they are NaN, and everything else is the same.
+    """
     room = int(4 * counts.sum() * rules.p_recommended) + 1024 if views else 0
     while True:
-        full, block = simulate(users, counts, arrival, rules, tables, room)
+        full, block = simulate(users, counts, arrival, rules, tables, weigh or views, room)
         if not full:
             return Block(*block)
         room *= 2

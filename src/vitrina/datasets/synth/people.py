@@ -22,7 +22,7 @@ from vitrina.datasets.synth.tables import (
 )
 from vitrina.schema import DoubleArray, LongArray
 
-TABLES_DIGEST = "d6ab69c47cbc588e"
+TABLES_DIGEST = "2a127846437aa4af"
 """Digest of tables.py, whose functions are compiled into these: numba's cache sees one file alone."""
 
 NOW, LAGGED = 0, 1
@@ -169,7 +169,7 @@ def last_born(topic, ts_s, tables):  # type: ignore[no-untyped-def]
     low, high = start + tables.born_by_day[topic, day], start + tables.born_by_day[topic, day + 1]
     while low < high:
         middle = (low + high) >> 1
-        if tables.item[middle, BIRTH] <= ts_s:
+        if tables.item[BIRTH, middle] <= ts_s:
             low = middle + 1
         else:
             high = middle
@@ -180,8 +180,8 @@ def last_born(topic, ts_s, tables):  # type: ignore[no-untyped-def]
 def topic_mass(last, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """The two parts of W_z(t): sum of eps a_i, and of (1 - eps) a_i exp(-lambda (t - b_i))."""
     rise = np.exp(rules.decay * (rules.horizon - ts_s))
-    fresh = (1.0 - rules.p_evergreen) * rise * tables.item[last, FRESH]
-    return rules.p_evergreen * tables.item[last, EVER], fresh
+    fresh = (1.0 - rules.p_evergreen) * rise * tables.item[FRESH, last]
+    return rules.p_evergreen * tables.item[EVER, last], fresh
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
@@ -190,13 +190,13 @@ def draw_item(topic, u, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     last = last_born(topic, ts_s, tables)
     ever, fresh = topic_mass(last, ts_s, rules, tables)
     point = u * (ever + fresh)
-    column, goal = EVER, point / rules.p_evergreen
+    part, goal = EVER, point / rules.p_evergreen
     if point >= ever:
-        column, goal = FRESH, (point - ever) / fresh * tables.item[last, FRESH]
+        part, goal = FRESH, (point - ever) / fresh * tables.item[FRESH, last]
     low, high = tables.topic_start[topic], last
     while low < high:
         middle = (low + high) >> 1
-        if tables.item[middle, column] > goal:
+        if tables.item[part, middle] > goal:
             high = middle
         else:
             low = middle + 1
@@ -207,9 +207,9 @@ def draw_item(topic, u, ts_s, rules, tables):  # type: ignore[no-untyped-def]
 def item_share(item, topic, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """w_i(t) / W_z(t), the chance of an item once its topic is drawn."""
     ever, fresh = topic_mass(last_born(topic, ts_s, tables), ts_s, rules, tables)
-    age = ts_s - tables.item[item, BIRTH]
+    age = ts_s - tables.item[BIRTH, item]
     weight = rules.p_evergreen + (1.0 - rules.p_evergreen) * np.exp(-rules.decay * age)
-    return tables.item[item, APPEAL] * weight / (ever + fresh)
+    return tables.item[APPEAL, item] * weight / (ever + fresh)
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
@@ -227,8 +227,7 @@ def n_born(ts_s, tables):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def propensity(person, item, ts_s, rules, tables):  # type: ignore[no-untyped-def]
+def propensity(person, item, topic, ts_s, rules, tables):  # type: ignore[no-untyped-def]
     """q_i = (1 - xi) theta'_z w_i / W_z + xi / n(t): the chance that the feed shows it at a position."""
-    topic = np.int64(tables.topic[item])
     known = taste(person, LAGGED, topic, rules, tables) * item_share(item, topic, ts_s, rules, tables)
     return (1.0 - rules.p_explore) * known + rules.p_explore / n_born(ts_s, tables)

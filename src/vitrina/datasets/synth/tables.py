@@ -17,7 +17,7 @@ TO_UNIT = 2.0**-53
 SECONDS_PER_DAY = 86_400.0
 
 BIRTH, APPEAL, EVER, FRESH = 0, 1, 2, 3
-"""Columns of `Tables.item`."""
+"""Rows of `Tables.item`."""
 
 ITEM_TOPIC, ITEM_BIRTH, ITEM_APPEAL, ITEM_LENGTH, ITEM_AUTHOR, ITEM_TITLE = 1, 2, 3, 4, 5, 6
 USER_ACTIVITY, USER_ARRIVAL, USER_TASTE, USER_TIMES, USER_CHOICES, USER_FEEDBACK = 11, 12, 13, 14, 15, 16
@@ -73,7 +73,7 @@ class Tables(NamedTuple):
     topic: IntArray
     """(I,)"""
     item: DoubleArray
-    """(I, 4): BIRTH in seconds, negative for what is older than the log; APPEAL; EVER, running sum of appeal
+    """(4, I): BIRTH in seconds, negative for what is older than the log; APPEAL; EVER, running sum of appeal
     within the topic; FRESH, running sum of appeal * exp(decay * (birth - horizon)) within the topic"""
     born_by_day: LongArray
     """(Z + 1, days + 2), items born before the start of each day, by topic; the last row is for all topics"""
@@ -161,7 +161,7 @@ def make_tables(
         topic_cdf=topic_cdf,
         topic_start=topic_start,
         topic=topic,
-        item=np.column_stack([birth, appeal, _running(appeal, topic_start), fresh]),
+        item=np.stack([birth, appeal, _running(appeal, topic_start), fresh]),
         born_by_day=_born_by_day(birth, topic_start, rules.horizon),
         by_birth=by_birth,
         births_sorted=birth[by_birth],
@@ -215,4 +215,4 @@ def public_order(n: int, seed: int) -> npt.NDArray[np.int64]:
 
 def born(tables: Tables, ts_s: float) -> BoolArray:
     """Items that exist at a time. Shape (I,)."""
-    return np.asarray(tables.item[:, BIRTH] <= ts_s)
+    return np.asarray(tables.item[BIRTH] <= ts_s)

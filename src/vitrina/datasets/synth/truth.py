@@ -16,7 +16,7 @@ from vitrina.datasets.synth.people import LAGGED, NOW, look, meet, stranger, tas
 from vitrina.datasets.synth.tables import APPEAL, BIRTH, Rules, Tables
 from vitrina.schema import DoubleArray, IntArray, LongArray
 
-PEOPLE_DIGEST = "870fba28481a6dbd"
+PEOPLE_DIGEST = "d0f33f7c291ee7d1"
 """Digest of people.py, whose functions are compiled into these: numba's cache sees one file alone."""
 
 Target = Literal["any", "new", "full"]
@@ -39,7 +39,7 @@ class Asked:
 
 def ask(ground: Ground, user_ix: LongArray, at_s: DoubleArray) -> list[Asked]:
     """The state of each user just before a moment, by simulating what they did. Cost: about 1 us an event."""
-    block = ground.simulate(user_ix)
+    block = ground.simulate(user_ix, weigh=False)
     ends = np.cumsum(ground.counts[user_ix])
     asked = []
     for user, moment, end, n in zip(user_ix, at_s, ends, ground.counts[user_ix], strict=True):
@@ -68,9 +68,9 @@ def tastes(user, ts_s, rules, tables):  # type: ignore[no-untyped-def]
 
 def popularity(rules: Rules, tables: Tables, ts_s: float) -> DoubleArray:
     """phi_i = w_i(t) / W_z(t), the chance of an item within its topic; 0 before it is born. Shape (I,)."""
-    age = ts_s - tables.item[:, BIRTH]
+    age = ts_s - tables.item[BIRTH]
     weight = rules.p_evergreen + (1.0 - rules.p_evergreen) * np.exp(-rules.decay * np.maximum(age, 0.0))
-    weight = np.where(age >= 0.0, tables.item[:, APPEAL] * weight, 0.0)
+    weight = np.where(age >= 0.0, tables.item[APPEAL] * weight, 0.0)
     return np.asarray(weight / np.bincount(tables.topic, weight, minlength=len(tables.topic_p))[tables.topic])
 
 
@@ -78,7 +78,7 @@ def feed_chances(
     rules: Rules, tables: Tables, phi: DoubleArray, ts_s: float, known: DoubleArray
 ) -> DoubleArray:
     """q_i = (1 - xi) theta'_z phi_i + xi / n(t), the propensity of each item at one position. Shape (I,)."""
-    born = tables.item[:, BIRTH] <= ts_s
+    born = tables.item[BIRTH] <= ts_s
     fitting = (1.0 - rules.p_explore) * known[tables.topic] * phi
     return np.asarray(fitting + rules.p_explore * born / born.sum())
 
