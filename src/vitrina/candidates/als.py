@@ -8,9 +8,9 @@ Notation (section 3)                                                            
     loss =   sum_(u, i in N_u) c_ui (kappa s_ui^2 - 2 s_ui)  +  alpha0 sum_(all u, i) s_ui^2
            + lambda sum_u (n_u + alpha0 I)^nu |w_u|^2  +  lambda sum_i (n_i + alpha0 U)^nu |v_i|^2
 
-which for kappa = 1 is, up to a constant, c_ui (s_ui - 1)^2 on the observed pairs. With V fixed each w_u solves
-a D x D system, and the reverse. A person who was not in the training log is folded in by that same system, so
-a history is all that `retrieve` needs; no user vector is kept.
+which for kappa = 1 is, up to a constant, c_ui (s_ui - 1)^2 on the observed pairs. With V fixed each w_u
+solves a D x D system, and the reverse. A person who was not in the training log is folded in by that same
+system, so a history is all that `retrieve` needs; no user vector is kept.
 
 Cost of one epoch with conjugate gradients: 8 (steps + 1) N D + 2 (steps + 1)(U + I) D^2 multiply-adds; memory
 8 N bytes for the pairs, 4 (U + I) D for the vectors.
@@ -64,7 +64,7 @@ class ImplicitALS(Estimator):
     unobserved_weight: float = 0.3
     """alpha0, the weight of any pair, in units of one observed pair. Larger leans on what is popular."""
     observed_curvature: float = 1.0
-    """kappa: 1 pulls scores of observed pairs to 1; less, but more than -unobserved_weight, lets them grow."""
+    """kappa: 1 pulls scores of observed pairs to 1; less lets them grow. Above -unobserved_weight."""
     reg_exponent: float = 1.0
     """nu: 1 scales the ridge with how often a user or item occurs, 0 gives all the same."""
     weighted: bool = False
