@@ -30,6 +30,8 @@ _HOMES = {
     "vitrina.policies": ("Allow", "Block", "CapPer", "MaxAge", "MinAge", "Unseen"),
     "vitrina.candidates": (
         "BPR",
+        "DecayedItemKNN",
+        "SANSA",
         "DecayPop",
         "DualEase",
         "Ease",

@@ -9,6 +9,8 @@ from vitrina import metrics as metrics
 from vitrina import policies as policies
 from vitrina import split as split
 from vitrina.candidates import BPR as BPR
+from vitrina.candidates import SANSA as SANSA
+from vitrina.candidates import DecayedItemKNN as DecayedItemKNN
 from vitrina.candidates import DecayPop as DecayPop
 from vitrina.candidates import DualEase as DualEase
 from vitrina.candidates import Ease as Ease

@@ -43,6 +43,7 @@ SPACES: dict[str, Space] = {
         "weighting": Choice(("none", "tfidf", "bm25")),
         "shrink": Real(0.0, 100.0),
     },
+    "DecayedItemKNN": {"hours": Real(0.5, 1000.0, log=True)},
     "ImplicitALS": {
         "embedding_dim": Choice((32, 64, 128)),
         "reg": Real(1e-4, 1e-1, log=True),
@@ -56,6 +57,7 @@ SPACES: dict[str, Space] = {
         "n_epochs": Whole(10, 100, log=True),
     },
     "Ease": {"reg": Real(10.0, 10_000.0, log=True)},
+    "SANSA": {"reg": Real(10.0, 10_000.0, log=True), "n_neighbors": Whole(20, 400, log=True)},
     "DualEase": {"reg": Real(10.0, 10_000.0, log=True)},
 }
 """By class name; a model that is not here has nothing to search."""
