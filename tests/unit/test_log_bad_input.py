@@ -156,7 +156,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_log_says_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="holds no log: .*, but nothing"):
+    with pytest.raises(LogError, match=r"holds no log: .*, but nothing"):
         scan_log(tmp_path)
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(LogError, match=r"but \.jpg"):

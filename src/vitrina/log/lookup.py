@@ -19,6 +19,9 @@ DENSE_SLOTS_PER_KEY = 16
 DENSE_COUNTS = 1 << 25
 """Keys from 0 to this are counted in an array, of which only touched pages take memory: 128 MB at most."""
 
+DENSE_SLOTS_PER_ROW = 256
+"""That array is at most this many times as long as the first batch of rows."""
+
 
 class KeyTable:
     """Positions of n distinct 64-bit keys."""
@@ -49,13 +52,18 @@ class KeyTable:
 class KeyCounts:
     """Distinct 64-bit keys of a stream and how often each occurs: 4 bytes a dense key, else 32 to 64."""
 
-    def __init__(self, dense: int = DENSE_COUNTS, capacity: int = 1 << 16) -> None:
-        self._dense = np.zeros(dense, dtype=np.int32)
+    def __init__(self, dense: int = DENSE_COUNTS, capacity: int = 1 << 12) -> None:
+        self._limit = dense
+        self._dense = np.zeros(0, dtype=np.int32)
         self._slots = _new_slots(capacity)
         self._n = 0
 
     def add(self, keys: LongArray) -> None:
         """Take in some keys; none may occur more than 2^31 times."""
+        if not len(keys):
+            return
+        if not len(self._dense):  # an array much longer than the log would cost more than it saves
+            self._dense = np.zeros(min(self._limit, DENSE_SLOTS_PER_ROW * len(keys)), dtype=np.int32)
         begin = 0
         while True:
             self._n, begin = _count(self._dense, self._slots, self._n, keys, begin)
