@@ -30,7 +30,7 @@ from vitrina.datasets.synth.tables import (
 )
 from vitrina.schema import ByteArray, DoubleArray, FloatArray, IntArray, LongArray
 
-PEOPLE_DIGEST = "d0f33f7c291ee7d1"
+PEOPLE_DIGEST = "49364de2cb774abf"
 """Digest of people.py, whose functions are compiled into these: numba's cache sees one file alone."""
 
 FRESH, REPEAT, RECOMMENDED, EXPLORED = 0, 1, 2, 3
@@ -137,13 +137,13 @@ def feed(person, ts_s, rules, tables, weigh, views, n_views, row):  # type: igno
     while True:
         explores = draw(person.rng) < rules.p_explore
         topic = draw_topic(person, LAGGED, rules, tables)
-        which, look_at, accept = draw(person.rng), draw(person.rng), draw(person.rng)
+        which, accept = draw(person.rng), draw(person.rng)
         item = np.int64(-1)
         if explores:
             item = np.int64(tables.by_birth[np.int64(which * n_born(ts_s, tables))])
             topic = np.int64(tables.topic[item])
         takes = rules.take_low + (rules.take_high - rules.take_low) * match(person, topic, rules, tables)
-        taken = look_at < tables.examined[position] and accept < takes
+        taken = accept < tables.examined[position] * takes
         if taken or logged:
             if item < 0:
                 item = draw_item(topic, which, ts_s, rules, tables)
@@ -205,7 +205,7 @@ def react(user, n_events, person, rules, out, first, played_pct, reactions, n): 
     rng[0] = key(rules.dice, USER_FEEDBACK, user)
     for row in range(first, first + n_events):
         t, mu = ts_s[row], match_of[row]
-        plays, amount, says, undoes, when = draw(rng), draw(rng), draw(rng), draw(rng), draw(rng)
+        plays, amount, says = draw(rng), draw(rng), draw(rng)
         if plays < rules.full_low + (rules.full_high - rules.full_low) * mu:
             played_pct[row] = 100 if amount < 0.8 else np.uint16(50 + 250 * (amount - 0.8))
             kind, p_says, p_undo = LIKE, rules.p_like * mu, rules.p_undo_like
@@ -221,8 +221,8 @@ def react(user, n_events, person, rules, out, first, played_pct, reactions, n): 
             continue
         row_of[n], kind_of[n], ts_of[n] = row, kind, t
         n += 1
-        if undoes < p_undo:
-            row_of[n], kind_of[n], ts_of[n] = row, kind + 2, t + when * (rules.horizon - t)
+        if draw(rng) < p_undo:
+            row_of[n], kind_of[n], ts_of[n] = row, kind + 2, t + draw(rng) * (rules.horizon - t)
             n += 1
     return n
 

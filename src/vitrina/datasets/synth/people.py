@@ -149,16 +149,17 @@ def match(person, topic, rules, tables):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def draw_topic(person, which, rules, tables):  # type: ignore[no-untyped-def]
-    """A topic from the taste theta. Always takes three numbers."""
-    rng = person.rng
-    kind, where, side = draw(rng), draw(rng), draw(rng)
-    if kind < rules.p_global:
-        return topic_at(where, tables)
+    """A topic from the taste theta. Takes one number, which is used up part by part."""
+    u = draw(person.rng)
+    if u < rules.p_global:
+        return topic_at(u / rules.p_global, tables)
+    u = (u - rules.p_global) / (1.0 - rules.p_global)
     s = np.int64(0)
-    while s < len(person.share) - 1 and where >= person.share[s]:
-        where -= person.share[s]
+    while s < len(person.share) - 1 and u >= person.share[s]:
+        u -= person.share[s]
         s += 1
-    return person.rising[which, s] if side < person.progress[which, s] else person.fading[which, s]
+    rises = u < person.progress[which, s] * person.share[s]
+    return person.rising[which, s] if rises else person.fading[which, s]
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
