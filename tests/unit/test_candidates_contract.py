@@ -17,7 +17,8 @@ CONTRACT = {
     "ItemKNN": ({}, EXACT | {"similar"}),
     "Ease": ({"reg": 10.0}, EXACT | {"similar"}),
     "DualEase": ({"reg": 10.0}, EXACT | {"similar"}),
-    "SANSA": ({"reg": 10.0}, EXACT | {"similar"}),
+    "DecayedItemKNN": ({}, EXACT | {"similar"}),
+    "SANSA": ({"reg": 10.0}, LEARNT),
     "ImplicitALS": ({"embedding_dim": 8}, LEARNT),
     "BPR": ({"embedding_dim": 8}, LEARNT),
 }
