@@ -1,4 +1,4 @@
-"""Data that several benchmarks share, and one evaluator for all peers. numpy alone: it runs in any environment.
+"""Data that several benchmarks share, and one evaluator for all peers. numpy alone: it runs anywhere.
 
     ml1m          MovieLens 1M, the last 10 % of each user's ratings held out
     synthetic     20 million events, 138 thousand users, 27 thousand items in 64 groups, 10 % held out
@@ -46,7 +46,7 @@ class Data:
 
 
 def histories(data: Data) -> "Histories":
-    """The training part for our models; ids are the integers themselves. Only in an environment with vitrina."""
+    """The training part for our models; ids are the integers themselves. Needs vitrina."""
     import polars as pl
 
     from vitrina.ids import Ids
@@ -78,7 +78,7 @@ def synthetic(n_events: int = 20_000_000, n_users: int = 138_000, n_items: int =
 
 
 def quality(data: Data, item_BK: np.ndarray) -> dict[str, float]:
-    """NDCG@10 (binary gain, ideal over min(|held out|, 10)) and Recall@100 (over |held out|), means over users.
+    """NDCG@10 (binary gain, ideal over min(|test|, 10)) and Recall@100 (over |test|), means over users.
 
     Args:
         data: whose held-out items count.

@@ -2,9 +2,9 @@
 
     score_bi = <query_b, item_i> + bias_i
 
-The product is made in tiles of R queries by T items that stay in a core's L2 cache, and each tile is offered to
-the R lists while it is there: the matrix of all scores, whose way to memory and back would cost more than
-the selection, never exists. Threads take blocks of queries; BLAS runs single-threaded inside each of them.
+The product is made in tiles of R queries by T items that stay in a core's L2 cache, and each tile is offered
+to the R lists while it is there: the matrix of all scores, whose way to memory and back costs more than the
+selection, never exists. Threads take blocks of queries; BLAS runs single-threaded inside each of them.
 """
 
 import threading
@@ -43,8 +43,8 @@ def top_k_products(
 ) -> TopK:
     """The k best items of each query by inner product.
 
-    Cost: B I D multiply-adds; memory for a copy of the items and one tile a thread. Scores may differ in the
-    last bits from those of one large product, since BLAS sums in another order; so may the order of near ties.
+    Cost: B I D multiply-adds; memory for a copy of the items and one tile a thread. Scores may differ in
+    the last bits from those of one large product, since BLAS sums in another order; so may near ties.
 
     Args:
         query_BD: (B, D) float32.
@@ -79,8 +79,8 @@ def _fill(
 ) -> None:
     """Fill the lists, a block of queries in each thread. Items come shuffled: `number` tells which is which.
 
-    The first tile is a random sample of the items. A score of such a rank in the sample that almost surely
-    more than k scores of the whole row reach it is each row's floor; a row that finds fewer than k is done again.
+    The first tile is a random sample of the items. A score of such a rank in the sample that more than k
+    scores of the row almost surely reach it is the row's floor; a row that finds fewer than k is done again.
     """
     n_shuffled, k = len(shuffled_ID), lists.item_ix.shape[1]
     n_sample = min(n_shuffled, max(SAMPLE, n_shuffled // 10 // STRIPE * STRIPE))

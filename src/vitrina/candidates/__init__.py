@@ -2,18 +2,22 @@
 
 from vitrina.candidates.als import ImplicitALS
 from vitrina.candidates.bpr import BPR
+from vitrina.candidates.decayed_itemknn import DecayedItemKNN
 from vitrina.candidates.dual_ease import DualEase
 from vitrina.candidates.ease import Ease
 from vitrina.candidates.itemknn import ItemKNN
 from vitrina.candidates.own_history import OwnHistory
 from vitrina.candidates.popularity import DecayPop, MostPop, PopularLastDays
 from vitrina.candidates.random import Random
+from vitrina.candidates.sansa import SANSA
 from vitrina.estimator import Estimator
 
 __all__ = [
     "BPR",
     "CANDIDATES",
+    "SANSA",
     "DecayPop",
+    "DecayedItemKNN",
     "DualEase",
     "Ease",
     "ImplicitALS",
@@ -31,7 +35,9 @@ CANDIDATES: dict[str, type[Estimator]] = {
     "PopularLastDays": PopularLastDays,
     "OwnHistory": OwnHistory,
     "ItemKNN": ItemKNN,
+    "DecayedItemKNN": DecayedItemKNN,
     "Ease": Ease,
+    "SANSA": SANSA,
     "DualEase": DualEase,
     "ImplicitALS": ImplicitALS,
     "BPR": BPR,

@@ -21,6 +21,7 @@ from scipy.linalg import lapack
 
 from vitrina.ann import Jagged, TopK, empty_lists, top_k
 from vitrina.ann.blocks import in_threads
+from vitrina.ann.lanes import add_rows
 from vitrina.ann.sparse import check_items, parts
 from vitrina.errors import ConfigError
 from vitrina.estimator import Estimator, check_positive, fitted
@@ -156,23 +157,19 @@ def _sum_row_by_row(start, col, value, B, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def _sum_of_rows(lo, hi, start, col, value, B, out):  # type: ignore[no-untyped-def]
-    """Columns lo..hi of X B, TILE at a time."""
+    """Columns lo..hi of X B, TILE at a time, copied together first: strides of I floats miss the TLB."""
     acc = np.empty(TILE, np.float32)
+    tile = np.zeros((len(B), TILE), np.float32)
     for left in range(lo, hi, TILE):
         width = min(TILE, hi - left)
+        for j in range(len(B)):
+            for c in range(width):
+                tile[j, c] = B[j, left + c]
         for b in range(len(start) - 1):
             acc[:] = 0.0
-            if width == TILE:
-                for at in range(start[b], start[b + 1]):
-                    x, row = value[at], B[col[at]]
-                    for c in range(TILE):
-                        acc[c] += x * row[left + c]
-            else:
-                for at in range(start[b], start[b + 1]):
-                    x, row = value[at], B[col[at]]
-                    for c in range(width):
-                        acc[c] += x * row[left + c]
-            out[b, left : left + width] = acc[:width]
+            add_rows(start[b], start[b + 1], col, value, tile, acc)
+            for c in range(width):
+                out[b, left + c] = acc[c]
 
 
 @numba.njit(cache=True, nogil=True)

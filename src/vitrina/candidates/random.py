@@ -1,8 +1,9 @@
 """Random: a list that knows nothing, the floor of every table.
 
 Each history gets its own random order of the catalogue: a permutation of [0, I) keyed by a hash of (seed,
-history), computed place by place by a four-round Feistel network with cycle walking (Black and Rogaway,
-CT-RSA 2002), so that nothing of the size of the catalogue is made for a query. Equal histories get equal lists.
+history), computed place by place by a four-round Feistel network with cycle walking (Black and
+Rogaway, CT-RSA 2002), so that nothing of the size of the catalogue is made for a query. Equal histories get
+equal lists.
 """
 
 from dataclasses import dataclass
