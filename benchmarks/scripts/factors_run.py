@@ -2,9 +2,9 @@
 
     python benchmarks/scripts/factors_run.py '{"library": "implicit", "model": "als", "data": "ml1m", ...}'
 
-The clock runs around `fit` alone: ours starts from histories, peers from the matrix they ask for. Kernels that
-compile at first use are compiled before, on a log of a few rows. Lists are made for the first 20,000 users, by
-each library's own call where it has one.
+The clock runs around `fit` alone: ours starts from histories, peers from the matrix they ask for. Kernels
+that compile at first use are compiled before, on a log of a few rows. Lists are made for the first 20,000
+users, by each library's own call where it has one.
 """
 
 import json
@@ -14,10 +14,9 @@ import time
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-
 from benchmarks import data as benchmark_data
 from benchmarks.data import Data
+from scipy import sparse
 
 N_LISTS = 20_000
 K = 100
@@ -40,7 +39,8 @@ def first_users(data: Data, n: int) -> Data:
 def matrix(data: Data) -> sparse.csr_matrix:
     """Users by items, ones, as the peers ask for it."""
     X = sparse.csr_matrix(
-        (np.ones(len(data.item_ix), np.float32), data.item_ix, data.offsets), shape=(data.n_users, data.n_items)
+        (np.ones(len(data.item_ix), np.float32), data.item_ix, data.offsets),
+        shape=(data.n_users, data.n_items),
     )
     X.sort_indices()
     return X

@@ -27,10 +27,10 @@ MODELS = {
     "DecayPop": {"hours": 12.0},
     "PopularLastDays": {"days": 1.0},
     "OwnHistory": {},
-    "ItemKNN": {"n_neighbors": 100, "weighting": "bm25"},
-    "DecayedItemKNN": {},
+    "ItemKNN": {"n_neighbors": 100, "weighting": "bm25", "max_len": 1000},
+    "DecayedItemKNN": {"hours": 0.5},
     "DualEase": {"reg": 500.0},
-    "SANSA": {},
+    "SANSA": {"n_neighbors": 20, "max_len": 1000},
     "ImplicitALS": {"embedding_dim": 64},
     "BPR": {"embedding_dim": 64},
 }

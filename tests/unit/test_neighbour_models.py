@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from vitrina.ann import PAD, Jagged
-from vitrina.candidates import DecayedItemKNN, ItemKNN
+from vitrina.candidates import SANSA, DecayedItemKNN, ItemKNN
 from vitrina.errors import ConfigError, UnknownItem
 from vitrina.log import Histories
 from vitrina.testing import block_world, checkerboard
@@ -163,3 +163,12 @@ def test_neighbours_of_a_log_wider_than_the_accumulators_are_found_in_blocks():
     expected.setdiag(0)
     difference = found - expected.tocsr()
     assert abs(difference).max() == 0
+
+
+@pytest.mark.parametrize("model", [ItemKNN, SANSA])
+def test_max_len_learns_from_the_latest_rows_alone(model):
+    train = random_train()
+    capped, cut = model(max_len=4).fit(train), model().fit(train.last(4))
+    one, other = capped.retrieve(train, k=20), cut.retrieve(train, k=20)
+    np.testing.assert_array_equal(one.item_ix, other.item_ix)
+    assert not np.array_equal(one.score, model().fit(train).retrieve(train, k=20).score)

@@ -16,6 +16,10 @@ from vitrina.ann.topk import Jagged, TopK, empty_lists, no_limit
 from vitrina.errors import UnknownItem
 from vitrina.schema import BoolArray, IntArray
 
+NOTHING = np.float32(-0.0)
+"""Marks items not reached: no sum of products is -0.0 unless each of them is."""
+NOTHING_BITS = np.uint32(0x80000000)
+
 
 def top_k_sparse(
     query: sparse.csr_matrix,
@@ -70,7 +74,26 @@ def _rows_of_product(lo, hi, query, weights, limits, scratch, lists_of, out):  #
     (banned_start, banned_item, allowed), (acc, mark), (item_BK, bits_BK) = limits, scratch, out
     reached = np.empty(len(acc), np.int32)
     scores = np.empty(len(acc), np.float32)
+    bits = scores.view(np.uint32)
+    everything = np.arange(len(acc)).astype(np.int32)
     for b in range(lo, hi):
+        n_steps = 0
+        for at in range(q_start[b], q_start[b + 1]):
+            n_steps += w_start[q_col[at] + 1] - w_start[q_col[at]]
+        if 4 * n_steps > len(acc):  # many items are reached: plain sums over all of them, then a pass
+            scores[:] = NOTHING
+            for at in range(q_start[b], q_start[b + 1]):
+                value, j = q_value[at], q_col[at]
+                for to in range(w_start[j], w_start[j + 1]):
+                    scores[w_col[to]] += value * w_value[to]
+            for i in range(len(scores)):
+                scores[i] = -np.inf if bits[i] == NOTHING_BITS else scores[i]
+            for at in range(banned_start[b], banned_start[b + 1]):
+                scores[banned_item[at]] = -np.inf
+            for i in range(len(allowed)):
+                scores[i] = scores[i] if allowed[i] else -np.inf
+            best_listed(everything, scores, len(acc), lists_of, item_BK[b], bits_BK[b])
+            continue
         stamp = np.int32(b - lo + 1)
         for at in range(banned_start[b], banned_start[b + 1]):
             mark[banned_item[at]] = -stamp

@@ -64,12 +64,16 @@ class ItemKNN(Estimator):
     """Saturation of repeats in bm25."""
     bm25_b: float = 0.75
     """Share of length normalisation in bm25, in [0, 1]: 1 discounts popular items fully."""
+    max_len: int | None = None
+    """Latest rows of each training history to learn from; None takes all. The time to find neighbours grows
+    with the sum of the squared lengths, which a cap bounds where a few people have very long histories."""
     items_: Ids = fitted()
     similarity_: sparse.csr_matrix = fitted()
     """S, (I, I)."""
 
     def __post_init__(self) -> None:
         check_positive(self, n_neighbors=self.n_neighbors, bm25_k1=self.bm25_k1)
+        check_positive(self, max_len=1 if self.max_len is None else self.max_len)
         if self.weighting not in ("none", "tfidf", "bm25"):
             raise ConfigError(f"ItemKNN.weighting must be 'none', 'tfidf' or 'bm25', got {self.weighting!r}")
         if not 0 <= self.bm25_b <= 1:
@@ -82,7 +86,8 @@ class ItemKNN(Estimator):
 
     def fit(self, train: Histories) -> Self:
         """Find the neighbours of every item; returns self."""
-        W = self._weighted(train.user_item(binary=self.binary))
+        latest = train if self.max_len is None else train.last(self.max_len)
+        W = self._weighted(latest.user_item(binary=self.binary))
         norm_I = np.sqrt(np.asarray(W.multiply(W).sum(axis=0), dtype=np.float64)).ravel()
         S = nearest_items(
             W,

@@ -63,6 +63,9 @@ class SANSA(Estimator):
     """lambda, in units of interactions, as in `Ease`."""
     n_neighbors: int = 100
     """More popular items that an item is regressed on; the density of K is n_neighbors / I."""
+    max_len: int | None = None
+    """Latest rows of each training history to learn from; None takes all. The time to find neighbours grows
+    with the sum of the squared lengths, which a cap bounds where a few people have very long histories."""
     items_: Ids = fitted()
     order_: IntArray = fitted()
     """item_ix by falling popularity. Shape (I,)."""
@@ -77,10 +80,11 @@ class SANSA(Estimator):
 
     def __post_init__(self) -> None:
         check_positive(self, reg=self.reg, n_neighbors=self.n_neighbors)
+        check_positive(self, max_len=1 if self.max_len is None else self.max_len)
 
     def fit(self, train: Histories) -> Self:
         """Regress every item on its more popular neighbours; returns self."""
-        X = train.user_item()
+        X = (train if self.max_len is None else train.last(self.max_len)).user_item()
         norm_I = np.sqrt(np.bincount(X.indices, minlength=train.n_items) + self.reg).astype(np.float32)
         order = popular_first(X)
         near = nearest_items(X, norm_I, n_neighbors=self.n_neighbors, more_popular=True)
@@ -245,7 +249,7 @@ def _regress(lo, hi, items, where, head, reg, out):  # type: ignore[no-untyped-d
 
 @numba.njit(cache=True, nogil=True)
 def _together(i, j, items, head):  # type: ignore[no-untyped-def]
-    """Users of both i and j, i <= j: from the table, or each user of j, the rarer, looked up among those of i."""
+    """Users of both i and j, i <= j: from the table, or each user of j, the rarer, sought in those of i."""
     start, user = items
     if i == j:
         return np.float64(start[i + 1] - start[i])
