@@ -51,7 +51,11 @@ DATA: dict[str, tuple[DataConfig, SplitConfig, list[str]]] = {
         ["new_only"],
     ),
     "ml-100k": (local("movielens", "ml-100k"), SplitConfig(quantile=0.9), ["new_only"]),
-    "ml-1m": (local("movielens", "ml-1m"), SplitConfig(quantile=0.9), ["new_only"]),
+    "ml-1m": (
+        local("movielens", "ml-1m"),
+        SplitConfig(quantile=0.9, validation_days=30),
+        ["new_only"],
+    ),
     "amazon-beauty": (
         local("amazon-beauty-derived", "amazon-beauty-5core"),
         SplitConfig(quantile=0.9),
@@ -61,20 +65,14 @@ DATA: dict[str, tuple[DataConfig, SplitConfig, list[str]]] = {
 """Data, split and views; where nobody takes an item twice only new items are asked for."""
 
 
-def models() -> list[ModelConfig]:
-    """The classical models, and two merged pipelines that use what the simple ones know."""
-    return [
-        *classical_models(),
-        ModelConfig(kind="DecayedItemKNN"),
-        ModelConfig(
-            name="PopularLastDays + Ease",
-            sources=[SourceConfig(kind="PopularLastDays"), SourceConfig(kind="Ease")],
-        ),
-        ModelConfig(
-            name="OwnHistory + Ease",
-            sources=[SourceConfig(kind="OwnHistory", weight=2.0), SourceConfig(kind="Ease")],
-        ),
-    ]
+def models(views: list[str]) -> list[ModelConfig]:
+    """The classical models, and merged pipelines that use what the simple ones know."""
+    ease, recent = SourceConfig(kind="Ease"), SourceConfig(kind="PopularLastDays")
+    merged = [ModelConfig(name="PopularLastDays + Ease", sources=[recent, ease])]
+    if "count" in views:
+        own = SourceConfig(kind="OwnHistory", weight=2.0)
+        merged.append(ModelConfig(name="OwnHistory + Ease", sources=[own, ease]))
+    return [*classical_models(), ModelConfig(kind="DecayedItemKNN"), *merged]
 
 
 def run(name: str) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def run(name: str) -> dict[str, Any]:
     config = RunConfig(
         data=data,
         split=split,
-        models=models(),
+        models=models(views),
         evaluate=EvaluateConfig(repeats=views, n_seeds=1, keep_models=False),
         pipeline=PipelineConfig(fallback=FALLBACK),
         tune=TuneConfig(n_trials=N_TRIALS, minutes=MINUTES, metric="ndcg@10"),
