@@ -1,5 +1,7 @@
 """Rows a second of a synthetic log in Yambda's schema, written to disk: a fifth of Yambda-50M, all items."""
 
+import os
+
 from benchmarks.harness import HERE, OURS, WORK, Row, in_turn, median, record
 
 SCALE = 0.2
@@ -30,6 +32,7 @@ def main() -> None:
                 target=f">= {TARGET:,}" if schema == "yambda" else "-",
                 extra={
                     "cpu_us_per_row": median(done, "cpu_us_per_row"),
+                    "load_average": os.getloadavg()[1],
                     "peak_mb": median(done, lambda one: one.peak_mb),
                     "mb_written": last["mb"],
                     "rows_by_file": last["rows_by_file"],
