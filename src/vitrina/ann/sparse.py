@@ -85,7 +85,7 @@ def _rows_of_product(lo, hi, query, weights, limits, scratch, lists_of, out):  #
             for at in range(q_start[b], q_start[b + 1]):
                 value, j = q_value[at], q_col[at]
                 for to in range(w_start[j], w_start[j + 1]):
-                    scores[w_col[to]] += value * w_value[to]
+                    scores[np.uint32(w_col[to])] += value * w_value[to]
             for i in range(len(scores)):
                 scores[i] = -np.inf if bits[i] == NOTHING_BITS else scores[i]
             for at in range(banned_start[b], banned_start[b + 1]):

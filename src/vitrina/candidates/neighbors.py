@@ -40,9 +40,8 @@ def nearest_items(
     by_count = popular_first(W)
     renumbered = np.empty(n_items, np.int32)
     renumbered[by_count] = np.arange(n_items, dtype=np.int32)
-    W = sparse.csr_matrix((W.data, renumbered[W.indices], W.indptr), shape=W.shape)
-    W.sort_indices()
-    rows, columns = parts(W), parts(W.T.tocsr())
+    by_item = sparse.csr_matrix((W.data, renumbered[W.indices], W.indptr), shape=W.shape).tocsc()
+    rows, columns = parts(by_item.tocsr()), parts(by_item)  # there and back: rows come out sorted
     n_head = 0 if more_popular else min(n_items, HEAD)
     head = _products_of_head(rows, columns, n_head)
     k = min(n_neighbors, max(n_items - 1, 1))
@@ -68,22 +67,23 @@ Matrix = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _products_of_head(rows: Matrix, columns: Matrix, n_head: int) -> FloatArray:
     """<w_i, w_j> of the first n_head items, each pair added up once. Shape (n_head, n_head)."""
     head = np.zeros((n_head, n_head), np.float32)
-    in_threads(lambda lo, hi: _lower_triangle(lo, hi, rows, columns, head), n_head, 64)
+    start, col, _ = rows
+    place = sparse.csr_matrix((np.arange(len(col)), col, start), shape=(len(start) - 1, len(columns[0]) - 1))
+    place = place.tocsc().data.astype(np.int64)  # where in its row each entry of a column stands
+    in_threads(lambda lo, hi: _lower_triangle(lo, hi, rows, columns, place, head), n_head, 64)
     in_threads(lambda lo, hi: _mirror(lo, hi, head), n_head, MIRROR)
     return head
 
 
 @numba.njit(cache=True, nogil=True)
-def _lower_triangle(lo, hi, rows, columns, head):  # type: ignore[no-untyped-def]
+def _lower_triangle(lo, hi, rows, columns, place, head):  # type: ignore[no-untyped-def]
     (w_start, w_col, w_value), (t_start, t_col, t_value) = rows, columns
     for i in range(lo, hi):
+        row = head[i]
         for at in range(t_start[i], t_start[i + 1]):
-            u, value = t_col[at], t_value[at]
-            for to in range(w_start[u], w_start[u + 1]):
-                j = w_col[to]
-                if j >= i:
-                    break
-                head[i, j] += value * w_value[to]
+            value = t_value[at]
+            for to in range(w_start[t_col[at]], place[at]):
+                row[np.uint32(w_col[to])] += value * w_value[to]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -111,7 +111,8 @@ def _neighbors(  # type: ignore[no-untyped-def]
             reached[j] = j
             acc[j] = head[i, j]
         n = known
-        for at in range(t_start[i], t_start[i + 1]):
+        all_known = known == len(acc)
+        for at in range(t_start[i + 1] if all_known else t_start[i], t_start[i + 1]):
             u, value = t_col[at], t_value[at]
             first = w_start[u]
             if known:
