@@ -3,20 +3,11 @@
 from benchmarks import harness
 from vitrina.datasets import World
 
-SIZE = {
-    "n_users": 10_000,
-    "n_items": 934_057,
-    "n_events": 46_467_212,
-    "days": 26_000_000 / 86_400,
-    "seed": 50,
-}
-"""Users, items, listens and days of Yambda-50M (arXiv:2505.22238, table 1)."""
-
 
 def main() -> None:
     folder = harness.WORK / "yambda_50m"
     if not (folder / "world.json").exists():
-        rows = World(**SIZE).write(folder, schema="yambda")
+        rows = World.yambda_50m(seed=50).write(folder, schema="yambda")
         print(f"   wrote {rows}", flush=True)
     script = str(harness.HERE / "scripts" / "yambda_50m.py")
     once = harness.run([harness.OURS, script, str(folder), str(harness.WORK / "yambda_50m_work")])
