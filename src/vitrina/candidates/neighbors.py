@@ -34,7 +34,8 @@ def nearest_items(
         norm_I: (I,), or empty for the plain inner product.
         shrink: added to the product of norms.
         n_neighbors: entries kept per row.
-        more_popular: only neighbours that come before the item in `popular_first` may be kept.
+        more_popular: only neighbours that come before the item in `popular_first` may be kept, and the result
+        is in that numbering, strictly lower triangular, columns in order.
     """
     n_items = W.shape[1]
     by_count = popular_first(W)
@@ -48,7 +49,8 @@ def nearest_items(
     item_IK = np.full((n_items, k), -1, np.int32)
     score_IK = np.zeros((n_items, k), np.float32)
     norms = (norm_I[by_count] if len(norm_I) else norm_I, np.float32(shrink))
-    numbering, out = by_count.astype(np.int32), (item_IK, score_IK.view(np.uint32))
+    numbering = np.arange(n_items) if more_popular else by_count
+    numbering, out = numbering.astype(np.int32), (item_IK, score_IK.view(np.uint32))
 
     def work(lo: int, hi: int) -> None:
         scratch = (np.zeros(n_items, np.float32), np.full(n_items, -1, np.int32))
@@ -58,7 +60,9 @@ def nearest_items(
     in_threads(work, n_items, max(16, n_items // 256))
     kept = item_IK >= 0
     indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    return sparse.csr_matrix((score_IK[kept], item_IK[kept], indptr), shape=(n_items, n_items))
+    near = sparse.csr_matrix((score_IK[kept], item_IK[kept], indptr), shape=(n_items, n_items))
+    near.sort_indices()
+    return near
 
 
 Matrix = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -86,15 +86,16 @@ class SANSA(Estimator):
         """Regress every item on its more popular neighbours; returns self."""
         X = (train if self.max_len is None else train.last(self.max_len)).user_item()
         norm_I = np.sqrt(np.bincount(X.indices, minlength=train.n_items) + self.reg).astype(np.float32)
-        order = popular_first(X)
         near = nearest_items(X, norm_I, n_neighbors=self.n_neighbors, more_popular=True)
+        order = popular_first(X)
+        pattern = completed(near, self.n_neighbors)
+        del near
+        K, D = inverse_factor(X.tocsc()[:, order], pattern, self.reg)
+        transposed = K.T.tocsr()
+        P_jj = np.empty(len(D))
+        in_threads(lambda lo, hi: _diagonal(lo, hi, parts(transposed), D, P_jj), len(D), 4096)
         self.items_, self.order_ = train.items, order.astype(np.int32)
-        pattern = completed(near[order][:, order], self.n_neighbors)
-        K, D = inverse_factor(X[:, order].tocsc(), pattern, self.reg)
-        P_jj = 1.0 / D + np.bincount(
-            K.indices, K.data.astype(np.float64) ** 2 / D[_row_of(K)], minlength=len(D)
-        )
-        self.factor_, self.transposed_ = K, K.T.tocsr()
+        self.factor_, self.transposed_ = K, transposed
         self.unexplained_, self.diagonal_ = D.astype(np.float32), P_jj.astype(np.float32)
         return self
 
@@ -164,7 +165,6 @@ def completed(near: sparse.csr_matrix, n_neighbors: int) -> sparse.csr_matrix:
 
     That two items never meet tells something too; without such pairs no density would make SANSA exact.
     """
-    near.sort_indices()
     start = np.concatenate([[0], np.cumsum(np.minimum(np.arange(near.shape[0]), n_neighbors))])
     col = np.empty(start[-1], np.int32)
     _complete(near.indptr.astype(np.int64), near.indices.astype(np.int32), start, col)
@@ -199,17 +199,12 @@ def inverse_factor(
         reg: lambda, > 0.
     """
     X.sort_indices()
-    pattern.sort_indices()
     items = (X.indptr.astype(np.int64), X.indices.astype(np.int32))
     where = (pattern.indptr.astype(np.int64), pattern.indices.astype(np.int32))
     head = gram(X[:, :HEAD].tocsr()).astype(np.float32)
     value, D = np.zeros(pattern.nnz, np.float32), np.zeros(X.shape[1])
     in_threads(lambda lo, hi: _regress(lo, hi, items, where, head, reg, (value, D)), X.shape[1], 64)
     return sparse.csr_matrix((value, where[1], where[0]), shape=pattern.shape), D
-
-
-def _row_of(K: sparse.csr_matrix) -> IntArray:
-    return np.repeat(np.arange(K.shape[0], dtype=np.int32), np.diff(K.indptr))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -269,6 +264,16 @@ def _together(i, j, items, head):  # type: ignore[no-untyped-def]
         if lo < hi and user[lo] == user[at]:
             n += 1
     return np.float64(n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _diagonal(lo, hi, transposed, D, P_jj):  # type: ignore[no-untyped-def]
+    """Items lo..hi of diag(K^T D^-1 K)."""
+    start, row, value = transposed
+    for j in range(lo, hi):
+        P_jj[j] = 1.0 / D[j]
+        for at in range(start[j], start[j + 1]):
+            P_jj[j] += np.float64(value[at]) ** 2 / D[row[at]]
 
 
 @numba.njit(cache=True, nogil=True)
