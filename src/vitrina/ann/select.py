@@ -126,8 +126,8 @@ def drain(k, state, out):  # type: ignore[no-untyped-def]
         keys[b][:n].sort()
         for at in range(n):
             key = keys[b, n - 1 - at]
-            bits_BK[b, at] = _score_bits(key)
-            item_BK[b, at] = np.int32(_LOW - (key & _LOW))
+            bits_BK[b, at] = score_bits(key)
+            item_BK[b, at] = item_of(key)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -149,11 +149,7 @@ def _settle(bits, b, left, number, keys, done, n, worst):  # type: ignore[no-unt
     for at in range(done, n):
         column = np.int64(keys[b, at])
         item = number[left + column] if len(number) else np.int32(left + column)
-        ordered = bits[b, column]
-        if ordered == _SIGN:  # -0.0 equals 0.0
-            ordered = np.uint32(0)
-        ordered = np.uint32(~ordered) if ordered & _SIGN else np.uint32(ordered | _SIGN)
-        key = (np.uint64(ordered) << np.uint64(32)) | (_LOW - np.uint64(item))
+        key = key_of(bits[b, column], item)
         keys[b, end] = key
         end += np.int64(key > worst[b])
     return end
@@ -167,15 +163,87 @@ def _shrink(keys, n, k, floor_R, worst, b):  # type: ignore[no-untyped-def]
     _select(keys, n, k)
     worst[b] = keys[k - 1]
     one = np.empty(1, np.uint32)
-    one[0] = _score_bits(keys[k - 1])
+    one[0] = score_bits(keys[k - 1])
     floor_R[b] = max(floor_R[b], one.view(np.float32)[0])
     return k
 
 
 @numba.njit(cache=True, nogil=True)
-def _score_bits(key):  # type: ignore[no-untyped-def]
+def key_of(bits, item):  # type: ignore[no-untyped-def]
+    """Key of a score, given as the bits of its float32, and an item."""
+    if bits == _SIGN:  # -0.0 equals 0.0
+        bits = np.uint32(0)
+    ordered = np.uint32(~bits) if bits & _SIGN else np.uint32(bits | _SIGN)
+    return (np.uint64(ordered) << np.uint64(32)) | (_LOW - np.uint64(item))
+
+
+@numba.njit(cache=True, nogil=True)
+def score_bits(key):  # type: ignore[no-untyped-def]
+    """Bits of the float32 score of a key."""
     ordered = np.uint32(key >> np.uint64(32))
     return np.uint32(ordered & ~_SIGN) if ordered & _SIGN else np.uint32(~ordered)
+
+
+@numba.njit(cache=True, nogil=True)
+def item_of(key):  # type: ignore[no-untyped-def]
+    """Item of a key."""
+    return np.int32(_LOW - (key & _LOW))
+
+
+@numba.njit(cache=True, nogil=True)
+def push(heap, n, key):  # type: ignore[no-untyped-def]
+    """Offer a key to a min-heap that holds n of at most len(heap) keys; returns the new n."""
+    if n < len(heap):
+        child = n
+        while child > 0:
+            parent = (child - 1) >> 1
+            if heap[parent] <= key:
+                break
+            heap[child] = heap[parent]
+            child = parent
+        heap[child] = key
+        return n + 1
+    if key > heap[0]:
+        at = 0
+        while 2 * at + 1 < n:
+            child = 2 * at + 1
+            if child + 1 < n and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= key:
+                break
+            heap[at] = heap[child]
+            at = child
+        heap[at] = key
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
+def best_keys(items, scores, n, k, state, scratch):  # type: ignore[no-untyped-def]
+    """The k best of n listed (item, score) pairs in any order, items distinct, NaN and -inf left out.
+
+    Args:
+        items: (>= n,) int32.
+        scores: (>= n,) float32.
+        n: how many there are.
+        k: how many are wanted.
+        state: from `fresh(1, k)`; its first keys are the result, in no order.
+        scratch: from `scratch_for(>= n)`.
+
+    Returns:
+        How many keys there are.
+    """
+    keys, size, floor_R, worst = state
+    size[0], floor_R[0], worst[0] = 0, LOWEST, 0
+    tile = scores[:n].reshape(1, n)
+    n_sets = 1
+    while n_sets < 2 * k:
+        n_sets *= 2
+    raise_floors(tile, k, n_sets, state, scratch)
+    offer(tile, 0, items, k, state, scratch)
+    if size[0] > k:
+        _select(keys[0], size[0], k)
+        size[0] = k
+    return size[0]
 
 
 @numba.njit(cache=True, nogil=True)

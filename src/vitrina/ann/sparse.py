@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from vitrina.ann.blocks import in_threads
-from vitrina.ann.select import LOWEST, drain, fresh, offer, raise_floors, scratch_for
+from vitrina.ann.select import best_keys, drain, fresh, scratch_for
 from vitrina.ann.topk import Jagged, TopK, empty_lists, no_limit
 from vitrina.errors import UnknownItem
 from vitrina.schema import BoolArray, IntArray
@@ -92,7 +92,7 @@ def _rows_of_product(lo, hi, query, weights, limits, scratch, lists_of, out):  #
                 scores[banned_item[at]] = -np.inf
             for i in range(len(allowed)):
                 scores[i] = scores[i] if allowed[i] else -np.inf
-            best_listed(everything, scores, len(acc), lists_of, item_BK[b], bits_BK[b])
+            _best_listed(everything, scores, len(acc), lists_of, item_BK[b], bits_BK[b])
             continue
         stamp = np.int32(b - lo + 1)
         for at in range(banned_start[b], banned_start[b + 1]):
@@ -112,30 +112,15 @@ def _rows_of_product(lo, hi, query, weights, limits, scratch, lists_of, out):  #
         for at in range(n):
             i = reached[at]
             scores[at] = acc[i] if len(allowed) == 0 or allowed[i] else -np.inf
-        best_listed(reached, scores, n, lists_of, item_BK[b], bits_BK[b])
+        _best_listed(reached, scores, n, lists_of, item_BK[b], bits_BK[b])
 
 
 @numba.njit(cache=True, nogil=True)
-def best_listed(items, scores, n, lists_of, item_K, bits_K):  # type: ignore[no-untyped-def]
-    """The best of n listed (item, score) pairs in any order, items distinct.
-
-    Args:
-        items: (>= n,) int32.
-        scores: (>= n,) float32; NaN and -inf are left out.
-        n: how many there are.
-        lists_of: (fresh(1, K), scratch_for(>= n)).
-        item_K: filled from the front.
-        bits_K: score bits, filled from the front.
-    """
+def _best_listed(items, scores, n, lists_of, item_K, bits_K):  # type: ignore[no-untyped-def]
+    """Write the best of n listed pairs to a list; `lists_of` is state and scratch of `best_keys`."""
     state, scratch = lists_of
     k = len(item_K)
-    state[1][0], state[2][0], state[3][0] = 0, LOWEST, 0
-    tile = scores[:n].reshape(1, n)
-    n_sets = 1
-    while n_sets < 2 * k:
-        n_sets *= 2
-    raise_floors(tile, k, n_sets, state, scratch)
-    offer(tile, 0, items, k, state, scratch)
+    best_keys(items, scores, n, k, state, scratch)
     drain(k, state, (item_K.reshape(1, k), bits_K.reshape(1, k)))
 
 

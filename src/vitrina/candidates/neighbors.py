@@ -1,19 +1,34 @@
-"""The nearest items of every item, by inner products of sparse columns, in bounded memory."""
+"""The nearest items of every item, by inner products of sparse columns, in bounded memory.
+
+Items are numbered by falling popularity, so that the sums that most multiply-adds hit lie together in cache.
+Row i adds up its products with the more popular items j < i, keeps its own best, and offers the product to
+item j where it reaches the floor of j, the score of its worst kept neighbour: each pair is added up once.
+Rows are done in rounds; offers are collected while a round runs and taken after it, so that no two threads
+write to one list.
+"""
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from scipy import sparse
 
 from vitrina.ann.blocks import in_threads
-from vitrina.ann.select import fresh, scratch_for
-from vitrina.ann.sparse import best_listed, parts
-from vitrina.schema import FloatArray
+from vitrina.ann.select import best_keys, fresh, item_of, key_of, push, score_bits, scratch_for
+from vitrina.ann.sparse import parts
+from vitrina.schema import FloatArray, IntArray, LongArray
 
-HEAD = 6144
-"""Most popular items whose products are kept in a dense table of 4 HEAD^2 bytes, 151 MB: most of the work is
-among them, and there each pair is added up once instead of twice."""
-MIRROR = 64
-"""Side of the squares in which the table is mirrored."""
+ROUND = 1024
+"""Rows of a round, at least; large catalogues take 1/256 of their rows."""
+
+
+class _Heaps(NamedTuple):
+    """The kept neighbours of each item as min-heaps of keys."""
+
+    keys: np.ndarray
+    sizes: LongArray
+    floors: FloatArray
+    """Score that an offer must reach, 0 while a heap has room."""
 
 
 def nearest_items(
@@ -26,8 +41,8 @@ def nearest_items(
 ) -> sparse.csr_matrix:
     """The n_neighbors largest positive <w_i, w_j> / (norm_i norm_j + shrink), j != i, of each row i.
 
-    Items are numbered anew by falling popularity while this runs, so that the accumulators that most
-    multiply-adds hit lie together in cache.
+    Cost: sum over users of n_u^2 / 2 multiply-adds; memory for the kept neighbours, twice, and a few numbers
+    an item in each thread. Ties are broken by the smaller item.
 
     Args:
         W: (U, I), non-negative.
@@ -35,112 +50,167 @@ def nearest_items(
         shrink: added to the product of norms.
         n_neighbors: entries kept per row.
         more_popular: only neighbours that come before the item in `popular_first` may be kept, and the result
-        is in that numbering, strictly lower triangular, columns in order.
+            is in that numbering, strictly lower triangular, columns in order.
     """
     n_items = W.shape[1]
-    by_count = popular_first(W)
-    renumbered = np.empty(n_items, np.int32)
-    renumbered[by_count] = np.arange(n_items, dtype=np.int32)
-    by_item = sparse.csr_matrix((W.data, renumbered[W.indices], W.indptr), shape=W.shape).tocsc()
+    by_count = popular_first(W).astype(np.int32)
+    place = np.empty(n_items, np.int32)
+    place[by_count] = np.arange(n_items, dtype=np.int32)
+    by_item = sparse.csr_matrix((W.data, place[W.indices], W.indptr), shape=W.shape).tocsc()
     rows, columns = parts(by_item.tocsr()), parts(by_item)  # there and back: rows come out sorted
-    n_head = 0 if more_popular else min(n_items, HEAD)
-    head = _products_of_head(rows, columns, n_head)
     k = min(n_neighbors, max(n_items - 1, 1))
-    item_IK = np.full((n_items, k), -1, np.int32)
-    score_IK = np.zeros((n_items, k), np.float32)
-    norms = (norm_I[by_count] if len(norm_I) else norm_I, np.float32(shrink))
-    numbering = np.arange(n_items) if more_popular else by_count
-    numbering, out = numbering.astype(np.int32), (item_IK, score_IK.view(np.uint32))
-
-    def work(lo: int, hi: int) -> None:
-        scratch = (np.zeros(n_items, np.float32), np.full(n_items, -1, np.int32))
-        lists_of = (fresh(1, k), scratch_for(n_items))
-        _neighbors(lo, hi, rows, columns, head, norms, numbering, more_popular, scratch, lists_of, out)
-
-    in_threads(work, n_items, max(16, n_items // 256))
-    kept = item_IK >= 0
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    near = sparse.csr_matrix((score_IK[kept], item_IK[kept], indptr), shape=(n_items, n_items))
+    heaps = _Heaps(
+        np.empty((n_items, k), np.uint64), np.zeros(n_items, np.int64), np.zeros(n_items, np.float32)
+    )
+    norms = (norm_I[by_count].astype(np.float32) if len(norm_I) else norm_I, np.float32(shrink))
+    number = np.arange(n_items, dtype=np.int32) if more_popular else by_count
+    _fill(rows, columns, norms, number, heaps, offers_wanted=not more_popular)
+    where = np.arange(n_items, dtype=np.int32) if more_popular else place
+    start = np.concatenate([[0], np.cumsum(heaps.sizes[where])])
+    item, score = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    _unpack(heaps, where, start, item, score.view(np.uint32))
+    near = sparse.csr_matrix((score, item, start), shape=(n_items, n_items))
     near.sort_indices()
     return near
-
-
-Matrix = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _products_of_head(rows: Matrix, columns: Matrix, n_head: int) -> FloatArray:
-    """<w_i, w_j> of the first n_head items, each pair added up once. Shape (n_head, n_head)."""
-    head = np.zeros((n_head, n_head), np.float32)
-    start, col, _ = rows
-    place = sparse.csr_matrix((np.arange(len(col)), col, start), shape=(len(start) - 1, len(columns[0]) - 1))
-    place = place.tocsc().data.astype(np.int64)  # where in its row each entry of a column stands
-    in_threads(lambda lo, hi: _lower_triangle(lo, hi, rows, columns, place, head), n_head, 64)
-    in_threads(lambda lo, hi: _mirror(lo, hi, head), n_head, MIRROR)
-    return head
-
-
-@numba.njit(cache=True, nogil=True)
-def _lower_triangle(lo, hi, rows, columns, place, head):  # type: ignore[no-untyped-def]
-    (w_start, w_col, w_value), (t_start, t_col, t_value) = rows, columns
-    for i in range(lo, hi):
-        row = head[i]
-        for at in range(t_start[i], t_start[i + 1]):
-            value = t_value[at]
-            for to in range(w_start[t_col[at]], place[at]):
-                row[np.uint32(w_col[to])] += value * w_value[to]
-
-
-@numba.njit(cache=True, nogil=True)
-def _mirror(lo, hi, head):  # type: ignore[no-untyped-def]
-    """Copy the lower triangle of columns lo..hi to the upper one, square by square."""
-    for top in range(lo, len(head), MIRROR):
-        for i in range(top, min(top + MIRROR, len(head))):
-            for j in range(lo, min(hi, i)):
-                head[j, i] = head[i, j]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # an item of nobody: 0 / 0 is NaN, never listed
-def _neighbors(  # type: ignore[no-untyped-def]
-    lo, hi, rows, columns, head, norms, original, more_popular, scratch, lists_of, out
-):
-    """Items lo..hi of the new numbering, written at their original places; `scratch`: (I,) sums, marks."""
-    (w_start, w_col, w_value), (t_start, t_col, t_value) = rows, columns
-    (acc, mark), (item_IK, bits_IK), (norm_I, shrink) = scratch, out, norms
-    n_head = len(head)
-    reached = np.empty(len(acc), np.int32)
-    scores = np.empty(len(acc), np.float32)
-    for i in range(lo, hi):
-        known = n_head if i < n_head else 0  # products with items below are in the table
-        for j in range(known):
-            reached[j] = j
-            acc[j] = head[i, j]
-        n = known
-        all_known = known == len(acc)
-        for at in range(t_start[i + 1] if all_known else t_start[i], t_start[i + 1]):
-            u, value = t_col[at], t_value[at]
-            first = w_start[u]
-            if known:
-                first += np.searchsorted(w_col[w_start[u] : w_start[u + 1]], known)
-            for to in range(first, w_start[u + 1]):
-                j = w_col[to]
-                if more_popular and j >= i:
-                    break
-                if mark[j] != i:
-                    mark[j] = i
-                    acc[j] = 0.0
-                    reached[n] = j
-                    n += 1
-                acc[j] += value * w_value[to]
-        for at in range(n):
-            j = reached[at]
-            score = acc[j]
-            if len(norm_I):
-                score /= norm_I[i] * norm_I[j] + shrink
-            scores[at] = score if score > 0.0 and j != i else -np.inf
-            reached[at] = original[j]
-        best_listed(reached, scores, n, lists_of, item_IK[original[i]], bits_IK[original[i]])
 
 
 def popular_first(W: sparse.csr_matrix) -> np.ndarray:
     """Items by falling number of entries, ties by item. Shape (I,)."""
     return np.argsort(-np.bincount(W.indices, minlength=W.shape[1]), kind="stable")
+
+
+Matrix = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _fill(
+    rows: Matrix,
+    columns: Matrix,
+    norms: tuple[np.ndarray, np.float32],
+    number: IntArray,
+    heaps: _Heaps,
+    *,
+    offers_wanted: bool,
+) -> None:
+    """Round after round: rows in threads, then their offers, those to one item in one thread."""
+    n_items, k = heaps.keys.shape
+    start, col, _ = rows
+    place = sparse.csr_matrix((np.arange(len(col)), col, start), shape=(len(start) - 1, n_items))
+    before = place.tocsc().data.astype(np.int64)  # where in its row each entry of a column stands
+    size = max(ROUND, n_items // 256)
+    free: list[tuple[np.ndarray, ...]] = []
+
+    def one_round(first: int, last: int) -> None:
+        offered: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def work(lo: int, hi: int) -> None:
+            try:
+                scratch = free.pop()
+            except IndexError:
+                marks = np.full(n_items, -1, np.int32)
+                scratch = (np.zeros(n_items, np.float32), marks, *scratch_for(n_items))
+            span, state = (first + lo, first + hi), fresh(1, k)
+            by_item = (*columns, before)
+            offered.append(_rows(span, rows, by_item, norms, number, scratch, state, heaps, offers_wanted))
+            free.append(scratch)
+
+        def take(lo: int, hi: int) -> None:
+            for to, key in offered:
+                _take(lo, hi, to, key, heaps)
+
+        in_threads(work, last - first, max(8, size // 64))
+        if offers_wanted:
+            in_threads(take, last, 1 + last // numba.get_num_threads())
+
+    for first in range(0, n_items, size):
+        one_round(first, min(n_items, first + size))
+
+
+@numba.njit(cache=True, nogil=True)
+def _rows(  # type: ignore[no-untyped-def]
+    span, rows, columns, norms, number, scratch, state, heaps, offers_wanted
+):
+    """Rows of a span: their own lists, and the offers to others as (item, key)."""
+    (w_start, w_col, w_value), (t_start, t_col, t_value, before) = rows, columns
+    acc, mark, best, flags = scratch
+    (norm_I, shrink), (key_IK, size_I, floor_I) = norms, heaps
+    reached, listed = np.empty(span[1], np.int32), np.empty(span[1], np.int32)
+    scores = np.empty(span[1], np.float32)
+    bits = scores.view(np.uint32)
+    to, offer, n_offers = np.empty(1 << 12, np.int32), np.empty(1 << 12, np.uint64), 0
+    for i in range(span[0], span[1]):
+        n_steps = 0
+        for at in range(t_start[i], t_start[i + 1]):
+            n_steps += before[at] - w_start[t_col[at]]
+        n = 0
+        if 4 * n_steps > i:  # plain sums over all items before i
+            acc[:i] = 0.0
+            for at in range(t_start[i], t_start[i + 1]):
+                value = t_value[at]
+                for step in range(w_start[t_col[at]], before[at]):
+                    acc[np.uint32(w_col[step])] += value * w_value[step]
+            for j in range(i):
+                if acc[j] > 0.0:
+                    reached[n] = j
+                    n += 1
+        else:
+            for at in range(t_start[i], t_start[i + 1]):
+                value = t_value[at]
+                for step in range(w_start[t_col[at]], before[at]):
+                    j = w_col[step]
+                    if mark[j] != i:
+                        mark[j] = i
+                        acc[j] = 0.0
+                        reached[n] = j
+                        n += 1
+                    acc[j] += value * w_value[step]
+        for at in range(n):
+            j = reached[at]
+            scale = norm_I[i] * norm_I[j] + shrink if len(norm_I) else np.float32(1.0)
+            scores[at] = acc[j] / scale if acc[j] > 0.0 else -np.inf
+            listed[at] = number[j]
+        kept = best_keys(listed, scores, n, key_IK.shape[1], state, (best, flags))
+        size_I[i] = kept
+        state[0][0, :kept].sort()  # rising order is a min-heap
+        key_IK[i, :kept] = state[0][0, :kept]
+        if not offers_wanted:
+            continue
+        if n_offers + n > len(to):
+            longer = 2 * (n_offers + n)
+            to, offer = _longer(to, n_offers, longer), _longer(offer, n_offers, longer)
+        for at in range(n):
+            if scores[at] >= floor_I[reached[at]]:
+                to[n_offers] = reached[at]
+                offer[n_offers] = key_of(bits[at], number[i])
+                n_offers += 1
+    return to[:n_offers].copy(), offer[:n_offers].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _longer(array, n, length):  # type: ignore[no-untyped-def]
+    copy = np.empty(length, array.dtype)
+    copy[:n] = array[:n]
+    return copy
+
+
+@numba.njit(cache=True, nogil=True)
+def _take(lo, hi, to, key, heaps):  # type: ignore[no-untyped-def]
+    """Put the offers to items lo..hi into their heaps."""
+    key_IK, size_I, floor_I = heaps
+    one = np.empty(1, np.uint32)
+    for at in range(len(to)):
+        j = to[at]
+        if lo <= j < hi:
+            size_I[j] = push(key_IK[j], size_I[j], key[at])
+            if size_I[j] == key_IK.shape[1]:
+                one[0] = score_bits(key_IK[j, 0])
+                floor_I[j] = one.view(np.float32)[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _unpack(heaps, where, start, item, bits):  # type: ignore[no-untyped-def]
+    """Row r of the result out of the heap at where[r]."""
+    for r in range(len(where)):
+        for at in range(heaps[1][where[r]]):
+            key = heaps[0][where[r], at]
+            item[start[r] + at] = item_of(key)
+            bits[start[r] + at] = score_bits(key)
