@@ -22,7 +22,7 @@ maybe_bad_rows = st.lists(
     st.tuples(
         st.one_of(st.none(), st.integers(0, 3)),
         st.one_of(st.none(), st.sampled_from(["", "a", "b", "é"])),
-        st.one_of(st.none(), st.sampled_from([-(10**15), 0, 1, 2, 10**16])),
+        st.one_of(st.none(), st.sampled_from([-(10**16), 0, 1, 2, 10**16])),
         st.sampled_from(["view", "buy", "veiw", None]),
         st.sampled_from([0.0, 1.0, -1.0, float("nan"), None]),
     ),
