@@ -26,9 +26,9 @@ CASES: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
         ("15 sweeps each", PLAIN | {"n_epochs": 15}, STOCK | {"iterations": 15}),
     ],
     "synthetic": [
-        ("stock peer, equal or better NDCG@10", PLAIN | {"n_epochs": 2}, STOCK | {"iterations": 15}),
+        ("stock peer, equal or better NDCG@10", PLAIN | {"n_epochs": 3}, STOCK | {"iterations": 15}),
         (
-            "tuned peer, 6 sweeps each",
+            "tuned peer, 6 sweeps each, equal or better NDCG@10",
             {"unobserved_weight": 1.0, "observed_curvature": 0.3, "reg": 0.0003, "n_epochs": 6},
             {"factors": 64, "alpha": 1, "regularization": 30, "iterations": 6},
         ),
