@@ -56,8 +56,11 @@ def nearest_items(
     by_count = popular_first(W).astype(np.int32)
     place = np.empty(n_items, np.int32)
     place[by_count] = np.arange(n_items, dtype=np.int32)
-    by_item = sparse.csr_matrix((W.data, place[W.indices], W.indptr), shape=W.shape).tocsc()
-    rows, columns = parts(by_item.tocsr()), parts(by_item)  # there and back: rows come out sorted
+    by_item = parts(sparse.csr_matrix((W.data, place[W.indices], W.indptr), shape=W.shape).tocsc())
+    rows = (parts(W)[0], np.empty(W.nnz, np.int32), np.empty(W.nnz, np.float32))
+    before = np.empty(W.nnz, np.int64)
+    _back_to_rows(by_item, rows, before)
+    columns = (*by_item, before)
     k = min(n_neighbors, max(n_items - 1, 1))
     heaps = _Heaps(
         np.empty((n_items, k), np.uint64), np.zeros(n_items, np.int64), np.zeros(n_items, np.float32)
@@ -80,11 +83,25 @@ def popular_first(W: sparse.csr_matrix) -> np.ndarray:
 
 
 Matrix = tuple[np.ndarray, np.ndarray, np.ndarray]
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Row bounds of a matrix by column, rows, values, and where in its row each entry stands."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _back_to_rows(by_item, rows, before):  # type: ignore[no-untyped-def]
+    """Fill the rows, columns sorted, from the columns; and where in its row each entry of a column stands."""
+    (t_start, t_row, t_value), (w_start, w_col, w_value) = by_item, rows
+    free = w_start[:-1].copy()
+    for j in range(len(t_start) - 1):
+        for at in range(t_start[j], t_start[j + 1]):
+            to = free[t_row[at]]
+            free[t_row[at]] += 1
+            w_col[to], w_value[to], before[at] = j, t_value[at], to
 
 
 def _fill(
     rows: Matrix,
-    columns: Matrix,
+    columns: Columns,
     norms: tuple[np.ndarray, np.float32],
     number: IntArray,
     heaps: _Heaps,
@@ -93,9 +110,6 @@ def _fill(
 ) -> None:
     """Round after round: rows in threads, then their offers, those to one item in one thread."""
     n_items, k = heaps.keys.shape
-    start, col, _ = rows
-    place = sparse.csr_matrix((np.arange(len(col)), col, start), shape=(len(start) - 1, n_items))
-    before = place.tocsc().data.astype(np.int64)  # where in its row each entry of a column stands
     size = max(ROUND, n_items // 256)
     free: list[tuple[np.ndarray, ...]] = []
 
@@ -109,8 +123,7 @@ def _fill(
                 marks = np.full(n_items, -1, np.int32)
                 scratch = (np.zeros(n_items, np.float32), marks, *scratch_for(n_items))
             span, state = (first + lo, first + hi), fresh(1, k)
-            by_item = (*columns, before)
-            offered.append(_rows(span, rows, by_item, norms, number, scratch, state, heaps, offers_wanted))
+            offered.append(_rows(span, rows, columns, norms, number, scratch, state, heaps, offers_wanted))
             free.append(scratch)
 
         def take(lo: int, hi: int) -> None:
@@ -148,10 +161,9 @@ def _rows(  # type: ignore[no-untyped-def]
                 value = t_value[at]
                 for step in range(w_start[t_col[at]], before[at]):
                     acc[np.uint32(w_col[step])] += value * w_value[step]
-            for j in range(i):
-                if acc[j] > 0.0:
-                    reached[n] = j
-                    n += 1
+            for j in range(i):  # without a branch: about half of them are reached
+                reached[n] = j
+                n += int(acc[j] > 0.0)
         else:
             for at in range(t_start[i], t_start[i + 1]):
                 value = t_value[at]
