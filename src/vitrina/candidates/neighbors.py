@@ -65,7 +65,9 @@ def nearest_items(
     heaps = _Heaps(
         np.empty((n_items, k), np.uint64), np.zeros(n_items, np.int64), np.zeros(n_items, np.float32)
     )
-    norms = (norm_I[by_count].astype(np.float32) if len(norm_I) else norm_I, np.float32(shrink))
+    norms = (np.zeros(n_items, np.float32), np.float32(1.0))  # of the plain inner product
+    if len(norm_I):
+        norms = (norm_I[by_count].astype(np.float32), np.float32(shrink))
     number = np.arange(n_items, dtype=np.int32) if more_popular else by_count
     _fill(rows, columns, norms, number, heaps, offers_wanted=not more_popular)
     where = np.arange(n_items, dtype=np.int32) if more_popular else place
@@ -138,7 +140,7 @@ def _fill(
         one_round(first, min(n_items, first + size))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # an item of nobody: 0 / 0 is NaN, never listed
 def _rows(  # type: ignore[no-untyped-def]
     span, rows, columns, norms, number, scratch, state, heaps, offers_wanted
 ):
@@ -147,24 +149,28 @@ def _rows(  # type: ignore[no-untyped-def]
     acc, mark, best, flags = scratch
     (norm_I, shrink), (key_IK, size_I, floor_I) = norms, heaps
     reached, listed = np.empty(span[1], np.int32), np.empty(span[1], np.int32)
-    scores = np.empty(span[1], np.float32)
+    scores, wanted = np.empty(span[1], np.float32), np.empty(span[1] + 8, np.uint8)
     bits = scores.view(np.uint32)
     to, offer, n_offers = np.empty(1 << 12, np.int32), np.empty(1 << 12, np.uint64), 0
     for i in range(span[0], span[1]):
         n_steps = 0
         for at in range(t_start[i], t_start[i + 1]):
             n_steps += before[at] - w_start[t_col[at]]
-        n = 0
-        if 4 * n_steps > i:  # plain sums over all items before i
+        dense = 4 * n_steps > i
+        if dense:  # plain sums over all items before i
+            n = i
             acc[:i] = 0.0
             for at in range(t_start[i], t_start[i + 1]):
                 value = t_value[at]
                 for step in range(w_start[t_col[at]], before[at]):
                     acc[np.uint32(w_col[step])] += value * w_value[step]
-            for j in range(i):  # without a branch: about half of them are reached
-                reached[n] = j
-                n += int(acc[j] > 0.0)
+            for j in range(i):
+                score = acc[j] / (norm_I[i] * norm_I[j] + shrink)
+                scores[j] = score if score > 0.0 else -np.inf
+                wanted[j] = scores[j] >= floor_I[j]
+            kept = best_keys(number, scores, n, key_IK.shape[1], state, (best, flags))
         else:
+            n = 0
             for at in range(t_start[i], t_start[i + 1]):
                 value = t_value[at]
                 for step in range(w_start[t_col[at]], before[at]):
@@ -175,33 +181,42 @@ def _rows(  # type: ignore[no-untyped-def]
                         reached[n] = j
                         n += 1
                     acc[j] += value * w_value[step]
-        for at in range(n):
-            j = reached[at]
-            scale = norm_I[i] * norm_I[j] + shrink if len(norm_I) else np.float32(1.0)
-            scores[at] = acc[j] / scale if acc[j] > 0.0 else -np.inf
-            listed[at] = number[j]
-        kept = best_keys(listed, scores, n, key_IK.shape[1], state, (best, flags))
+            for at in range(n):
+                j = reached[at]
+                score = acc[j] / (norm_I[i] * norm_I[j] + shrink)
+                scores[at] = score if score > 0.0 else -np.inf
+                wanted[at] = scores[at] >= floor_I[j]
+                listed[at] = number[j]
+            kept = best_keys(listed, scores, n, key_IK.shape[1], state, (best, flags))
         size_I[i] = kept
         state[0][0, :kept].sort()  # rising order is a min-heap
         key_IK[i, :kept] = state[0][0, :kept]
-        if not offers_wanted:
-            continue
-        if n_offers + n > len(to):
-            longer = 2 * (n_offers + n)
-            to, offer = _longer(to, n_offers, longer), _longer(offer, n_offers, longer)
-        for at in range(n):
-            if scores[at] >= floor_I[reached[at]]:
-                to[n_offers] = reached[at]
-                offer[n_offers] = key_of(bits[at], number[i])
-                n_offers += 1
+        if offers_wanted:
+            who = np.empty(0, np.int32) if dense else reached
+            to, offer, n_offers = _append(wanted, n, who, bits, number[i], to, offer, n_offers)
     return to[:n_offers].copy(), offer[:n_offers].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def _longer(array, n, length):  # type: ignore[no-untyped-def]
-    copy = np.empty(length, array.dtype)
-    copy[:n] = array[:n]
-    return copy
+def _append(wanted, n, who, bits, item, to, offer, n_offers):  # type: ignore[no-untyped-def]
+    """Append an offer of `item` for each of n flags; `who` names the receivers, empty where they are 0..n."""
+    if n_offers + n > len(to):
+        longer_to, longer_offer = (
+            np.empty(2 * (n_offers + n), np.int32),
+            np.empty(2 * (n_offers + n), np.uint64),
+        )
+        longer_to[:n_offers], longer_offer[:n_offers] = to[:n_offers], offer[:n_offers]
+        to, offer = longer_to, longer_offer
+    wanted[n : n + 8] = 0
+    words = wanted[: (n + 7) // 8 * 8].view(np.uint64)
+    for w in range(len(words)):
+        if words[w]:
+            for at in range(8 * w, 8 * w + 8):
+                if wanted[at]:
+                    to[n_offers] = who[at] if len(who) else at
+                    offer[n_offers] = key_of(bits[at], item)
+                    n_offers += 1
+    return to, offer, n_offers
 
 
 @numba.njit(cache=True, nogil=True)
