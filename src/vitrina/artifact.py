@@ -40,7 +40,7 @@ class Saved:
     params: dict[str, Any]
     """Constructor parameters, JSON values."""
     state: dict[str, Any] = field(default_factory=dict)
-    """Fitted values by name: arrays, CSR matrices, `Ids`, frames, JSON scalars, lists and dicts."""
+    """Fitted values by name: arrays, dicts of arrays, CSR matrices, `Ids`, frames, JSON values."""
 
 
 def save(saved: Saved, path: str | os.PathLike[str]) -> None:
@@ -149,6 +149,9 @@ def _encode(name: str, value: Any, arrays: dict[str, np.ndarray[Any, Any]], fold
     if isinstance(value, np.ndarray):
         arrays[name] = value
         return {"is": "array"}
+    if isinstance(value, dict) and value and all(isinstance(part, np.ndarray) for part in value.values()):
+        arrays.update({f"{name}.{key}": part for key, part in value.items()})
+        return {"is": "arrays", "names": list(value)}
     if sparse.issparse(value):
         matrix = value.tocsr()
         arrays.update(
@@ -174,6 +177,8 @@ def _decode(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray[Any, 
     match entry["is"]:
         case "array":
             return arrays[name]
+        case "arrays":
+            return {key: arrays[f"{name}.{key}"] for key in entry["names"]}
         case "csr":
             parts = (arrays[f"{name}.data"], arrays[f"{name}.indices"], arrays[f"{name}.indptr"])
             return sparse.csr_matrix(parts, shape=tuple(entry["shape"]))

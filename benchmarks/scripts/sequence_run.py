@@ -1,0 +1,114 @@
+"""Train one model on one real log and keep its values per user; a killed run goes on where it was.
+
+    python benchmarks/scripts/sequence_run.py '{"data": "ml1m_loo", "kind": "SASRec", "params": {}, "seed": 0}'
+
+    ml1m_loo      MovieLens 1M, users and items of five ratings or more (3,416 items), rows of equal time in the
+                  order of the file, the last row of each user held out, seen items hidden
+    beauty_loo    Amazon Beauty 5-core, rows of one day in an order drawn from the seed of the data (0)
+    *_time        the same logs and Online Retail under a global temporal split
+
+Results lie under .bench/sequences/<hash of what was asked>.json and .parquet.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from vitrina import split
+from vitrina.candidates import CANDIDATES, MostPop
+from vitrina.datasets import load
+from vitrina.evaluate import Evaluator, Protocol
+from vitrina.log import EventLog
+from vitrina.nn.session import session
+from vitrina.pipeline import Pipeline, Source
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OUT = ROOT / ".bench" / "sequences"
+LOCAL = Path(os.environ.get("VITRINA_DATA", ROOT.parent / "shared" / "data"))
+
+
+def five_core_once(frame: pl.DataFrame) -> pl.DataFrame:
+    """Users and items with five rows or more, counted on the raw data."""
+    return frame.filter(pl.len().over("user_id") >= 5, pl.len().over("item_id") >= 5)
+
+
+def ml1m(*, five: bool) -> pl.DataFrame:
+    """Ratings; rows of equal time follow one another by a microsecond in the order of the file."""
+    columns = ["user_id", "item_id", "rating", "seconds"]
+    text = (LOCAL / "ml-1m" / "ratings.dat").read_text(encoding="latin-1").replace("::", "\t")
+    frame = pl.read_csv(text.encode(), separator="\t", has_header=False, new_columns=columns)
+    frame = five_core_once(frame) if five else frame
+    tie = pl.int_range(pl.len()).over("user_id", "seconds")
+    ts = (pl.col("seconds") * 1_000_000 + tie).cast(pl.Datetime("us", "UTC"))
+    return frame.select("user_id", "item_id", ts.alias("ts"))
+
+
+def beauty() -> pl.DataFrame:
+    frame = pl.read_csv(LOCAL / "amazon-beauty-5core" / "interactions_derived.tsv", separator="\t")
+    ts = (pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC"))
+    return frame.select("user_id", pl.col("item_asin").alias("item_id"), ts.alias("ts"))
+
+
+def split_of(data: str) -> tuple[split.Split, str]:
+    """The split and whether repeats count."""
+    match data:
+        case "ml1m_loo":
+            return split.leave_one_out(EventLog.from_frame(ml1m(five=True))), "new_only"
+        case "beauty_loo":
+            return split.leave_one_out(EventLog.from_frame(beauty())), "new_only"
+        case "ml1m_time":
+            return split.by_quantile(EventLog.from_frame(ml1m(five=False)), 0.9), "new_only"
+        case "beauty_time":
+            return split.by_quantile(EventLog.from_frame(beauty()), 0.9), "new_only"
+        case "retail_time":
+            return split.last_days(load("online-retail").log, 30), "count"
+    raise SystemExit(f"no data {data!r}")
+
+
+def key_of(asked: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def main(asked: dict[str, Any]) -> dict[str, Any]:
+    OUT.mkdir(parents=True, exist_ok=True)
+    target = OUT / f"{key_of(asked)}.json"
+    if target.exists():
+        return json.loads(target.read_text())
+    cut, view = split_of(asked["data"])
+    train = cut.train.histories()
+    generator = CANDIDATES[asked["kind"]](**asked["params"])
+    if "seed" in generator.params():
+        generator = generator.clone(seed=asked["seed"])
+    began, cpu = time.perf_counter(), time.process_time()
+    line = {"asked": asked}
+    with session(folder=OUT / f"{key_of(asked)}.checkpoint", heard=lambda text: print(text, flush=True)):
+        generator.fit(train)
+    fit_s, fit_cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    pipeline = Pipeline(sources=[Source(generator=generator, k=100)], fallback=MostPop().fit(train))
+    for repeats in [view] if view == "new_only" else ["count", "new_only"]:
+        evaluator = Evaluator(split=cut, train=train, protocol=Protocol(k=100, repeats=repeats))
+        from vitrina.log import Catalogue
+
+        run = evaluator.run(
+            asked["kind"], pipeline.bind(Catalogue.of(train), int(train.ts.max())), fit_s=fit_s
+        )
+        run.values.write_parquet(OUT / f"{key_of(asked)}.{repeats}.parquet")
+        names = ("ndcg@10", "hit_rate@10", "recall@10", "recall@100", "ndcg@100")
+        line[repeats] = {name: run.average(name) for name in names if name in run.values.columns}
+        line[repeats] |= {"n_users": len(run.values), **run.lists}
+    line |= {"n_items": train.n_items, "n_train": train.n_rows, "split": cut.digest}
+    line |= {"fit_s": fit_s, "fit_cpu_s": fit_cpu_s}
+    if hasattr(generator, "curve_"):
+        line["curve"] = generator.curve_.to_dicts()
+    target.write_text(json.dumps(line, indent=1, default=str))
+    return line
+
+
+if __name__ == "__main__":
+    found = main(json.loads(sys.argv[1]))
+    print(json.dumps({k: v for k, v in found.items() if k != "curve"}, default=str))

@@ -1,0 +1,336 @@
+"""What models of the next item share: fitting with validation in time, answering for histories, saving.
+
+A model file gives the encoder (`network`) and its defaults; the rest of the way from `Histories` to a list is
+here, once, so that two models differ in what their files say and in nothing else.
+"""
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from vitrina.ann import Jagged, TopK
+from vitrina.candidates.factors import best_by_product, nearest_by_cosine
+from vitrina.errors import ConfigError, InputError
+from vitrina.estimator import Estimator, check_positive, fitted
+from vitrina.ids import Ids
+from vitrina.log import Histories
+from vitrina.metrics import NDCG
+from vitrina.nn import session
+from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
+from vitrina.nn.next_item import Batch, Encoder, LossConfig, NextItemObjective, batch_of
+from vitrina.nn.training import Run, Schedule, fit
+from vitrina.schema import BoolArray, FloatArray, IntArray
+
+logger = logging.getLogger("vitrina.candidates")
+
+QUERIES_AT_ONCE = 512
+"""Histories encoded together."""
+VALIDATION_USERS = 5000
+"""Users whose next items a validation asks for, at most; drawn by the seed."""
+
+
+class HeldOut(NamedTuple):
+    """What training does not see, to choose the epoch by."""
+
+    train: Histories
+    queries: Histories
+    truth: Jagged
+    hide_seen: bool
+    """Whether what a user took already cannot be right: so where held-out rows repeat almost nothing."""
+
+
+@dataclass(kw_only=True, eq=False)
+class NextItemModel(Estimator):
+    """Parameters and behaviour of every model that learns which item comes next in a history."""
+
+    embedding_dim: int = 64
+    """D."""
+    max_len: int = 200
+    """Latest rows of a history that are looked at; longer ones are trained on window by window."""
+    windows: str = "all"
+    """"all": a longer history is cut into windows; "last": only its latest window is trained on."""
+    loss: str = "softmax"
+    """"softmax": over the whole catalogue; "sampled_softmax", "bce", "gbce": over drawn negatives."""
+    n_negatives: int = 256
+    """Negatives drawn for a batch ("bce": for each position), where the loss draws any."""
+    negatives: str = "uniform"
+    """Drawn "uniform", "unigram" (by count), "in_batch" (the batch's own positives) or "mixed"."""
+    correction: str = "corrected"
+    """Of sampled_softmax: "none", "standard" (Yi et al.), "corrected" (Khrylchenko et al., RecSys 2025)."""
+    cosine: bool = False
+    """Whether logits are cosines over `temperature` instead of inner products."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    learned_temperature: bool = False
+    """Whether the temperature is learned, from the value given."""
+    tied: bool = True
+    """Whether items to predict have the vectors of items read."""
+    dropout: float = 0.1
+    """Share of values set to 0 while training."""
+    lr: float = 1e-3
+    """Step size of AdamW."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    batch_size: int = 128
+    """Windows of a step."""
+    n_epochs: int = 20
+    """Passes over all windows, at most."""
+    patience: int = 0
+    """Epochs without a better validation before stopping; 0 runs all."""
+    validation: str = "none"
+    """"none"; "time": the latest `frac_validation` of the rows, by time; "last": the last row of each user."""
+    frac_validation: float = 0.05
+    """Share of rows held out by "time"."""
+    refit: bool = True
+    """Whether, after validation, the model is trained anew on everything for the best number of epochs."""
+    precision: str = "auto"
+    """"float32", "bf16", or "auto": bf16 where the processor computes in it."""
+    seed: int = 0
+    """Draws weights, batches, dropout and negatives."""
+    items_: Ids = fitted()
+    weights_: dict[str, FloatArray] = fitted()
+    """Parameters of the encoder by name."""
+    item_emb_: FloatArray = fitted()
+    """Vectors of the items to predict, as scored: (I, D)."""
+    curve_: pl.DataFrame = fitted()
+    """epoch, loss, validation (NDCG@10) and seconds of each epoch."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            self,
+            embedding_dim=self.embedding_dim,
+            max_len=self.max_len,
+            n_negatives=self.n_negatives,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+        )
+        kind = type(self).__name__
+        if self.windows not in ("all", "last"):
+            raise ConfigError(f'{kind}.windows must be "all" or "last", got {self.windows!r}')
+        if self.validation not in ("none", "time", "last"):
+            raise ConfigError(f'{kind}.validation must be "none", "time" or "last", got {self.validation!r}')
+        if self.patience and self.validation == "none":
+            raise ConfigError(f'{kind}.patience={self.patience} needs validation="time" or "last"')
+        if not 0 <= self.dropout < 1 or not 0 < self.frac_validation < 1:
+            raise ConfigError(
+                f"{kind}.dropout must be in [0, 1) and frac_validation in (0, 1), got {self.dropout} and "
+                f"{self.frac_validation}"
+            )
+        self._loss_config()
+
+    def network(self, n_items: int) -> Encoder:
+        """An untrained encoder. Every model defines its own."""
+        raise NotImplementedError
+
+    def fit(self, train: Histories) -> Self:
+        """Train `n_epochs` at most, or until validation no longer rises; returns self.
+
+        Raises:
+            InputError: no history has two rows, so nothing follows anything.
+            NotFiniteError: a loss is NaN or infinite; says at which batch.
+        """
+        if not (np.diff(train.offsets) > 1).any():
+            raise InputError(
+                f"{type(self).__name__}.fit needs a history of at least two rows, the longest of "
+                f"{len(train)} has {int(train.lengths.max(initial=0))}"
+            )
+        curve, n_epochs = [], self.n_epochs
+        if self.validation != "none":
+            held = self._hold_out(train)
+            objective, curve = self._train(held.train, self.n_epochs, held)
+            n_epochs = 1 + int(np.argmax([entry["validation"] for entry in curve]))
+        if self.validation == "none" or self.refit:
+            objective, last = self._train(train, n_epochs, None)
+            curve = curve or last
+        self.items_ = train.items
+        self._keep(objective)
+        self.curve_ = pl.DataFrame(curve)
+        return self
+
+    def embed(self, queries: Histories) -> FloatArray:
+        """The hidden state after the latest row of each history, as scored; 0 for an empty one. (B, D)."""
+        queries = queries.reindex(self.items_).last(self.max_len)
+        emb_BD = np.zeros((len(queries), self.item_emb_.shape[1]), np.float32)
+        found = np.flatnonzero(queries.lengths)
+        order = found[np.argsort(-queries.lengths[found], kind="stable")]
+        for lo in range(0, len(order), QUERIES_AT_ONCE):
+            users = order[lo : lo + QUERIES_AT_ONCE]
+            emb_BD[users] = self._encode(queries, users)
+        return emb_BD
+
+    def retrieve(
+        self, queries: Histories, *, k: int, exclude: Jagged | None = None, allowed: BoolArray | None = None
+    ) -> TopK:
+        """The k likeliest next items of each history; an empty history gets an empty list.
+
+        Cost: one pass of the encoder over at most `max_len` rows, and I D multiply-adds a query.
+
+        Args:
+            queries: B histories.
+            k: length of a list; cut to I.
+            exclude: items that may not enter each query's list.
+            allowed: (I,), False excludes an item from every list.
+        """
+        queries = queries.reindex(self.items_)
+        return best_by_product(
+            self.embed(queries), queries.lengths, self.item_emb_, k=k, exclude=exclude, allowed=allowed
+        )
+
+    def similar(self, item_ix: IntArray, *, k: int) -> TopK:
+        """Items whose vectors have the largest cosine with the given ones. Shape (n, k)."""
+        return nearest_by_cosine(self.item_emb_, item_ix, k=k)
+
+    def _loss_config(self) -> LossConfig:
+        return LossConfig(
+            loss=self.loss,
+            n_negatives=self.n_negatives,
+            negatives=self.negatives,
+            correction=self.correction,
+            cosine=self.cosine,
+            temperature=self.temperature,
+            learned_temperature=self.learned_temperature,
+        )
+
+    def _keep(self, objective: NextItemObjective) -> None:
+        """Take the weights out of torch."""
+        encoder = objective.encoder.eval()
+        self.weights_ = {
+            name: tensor.detach().float().numpy().copy() for name, tensor in encoder.state_dict().items()
+        }
+        with torch.no_grad():
+            vectors_ID = encoder.item_vectors()
+            vectors_ID = F.normalize(vectors_ID, dim=-1) if self.cosine else vectors_ID
+            self.item_emb_ = vectors_ID.float().numpy().copy()
+        self.__dict__.pop("_encoder", None)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """The encoder with the fitted weights."""
+        encoder = self.network(len(self.items_))
+        encoder.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights_.items()})
+        return encoder.eval()
+
+    @torch.inference_mode()
+    def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
+        """Hidden states after the latest rows of some non-empty histories. Shape (n, D)."""
+        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
+        item_BT = rows.take(queries.item_ix, len(self.items_))
+        hidden_BTD = self._encoder(item_BT, self._timed(rows.layout, rows.take(queries.ts // 1_000_000, 0)))
+        last_B = rows.layout.valid_BT.sum(1) - 1
+        hidden_BD = hidden_BTD[torch.arange(len(users)), last_B]
+        return (F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD).numpy()
+
+    def _timed(self, layout: Layout, ts_BT: torch.Tensor) -> Layout:
+        return replace(layout, ts_BT=ts_BT)
+
+    def _hold_out(self, train: Histories) -> HeldOut:
+        """Training and validation parts, cut by time or at the last row of each user."""
+        if self.validation == "time":
+            cut = np.quantile(train.ts, 1 - self.frac_validation, method="higher")
+            is_held = np.asarray(train.ts) >= cut
+        else:
+            is_held = np.zeros(train.n_rows, bool)
+            is_held[train.offsets[1:][train.lengths > 2] - 1] = True
+        before, after = train.only(~is_held), train.only(is_held)
+        users = np.flatnonzero((before.lengths > 0) & (after.lengths > 0))
+        if not len(users) or not (before.lengths > 1).any():
+            raise InputError(
+                f"{type(self).__name__}.validation={self.validation!r} leaves no user with rows on both sides; "
+                'raise frac_validation or take validation="none"'
+            )
+        rng = np.random.default_rng(self.seed)
+        users = np.sort(rng.permutation(users)[:VALIDATION_USERS])
+        queries, truth = before.rows(users), after.rows(users)
+        width = np.int64(train.n_items)
+        seen = queries.user_rows * width + queries.item_ix
+        n_repeated = np.isin(truth.user_rows * width + truth.item_ix, seen).sum()
+        hide_seen = bool(n_repeated < 0.01 * truth.n_rows)
+        return HeldOut(before, queries, Jagged(truth.offsets, truth.item_ix), hide_seen)
+
+    def _train(
+        self, train: Histories, n_epochs: int, held: HeldOut | None
+    ) -> tuple[NextItemObjective, list[dict[str, float]]]:
+        """Train a new network on these histories."""
+        windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
+        n_batches = -(-len(windows.start) // self.batch_size)
+        around = session.current()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            objective = NextItemObjective(
+                self.network(train.n_items), self._loss_config(), train.item_counts()
+            )
+            schedule = Schedule(
+                n_epochs=n_epochs,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                patience=self.patience if held is not None else 0,
+                precision=self.precision,
+            )
+            part = "refit" if held is None and self.validation != "none" else "fit"
+            run = Run(
+                batches=lambda epoch: self._batches(train, windows, epoch),
+                n_batches=n_batches,
+                fingerprint=self._fingerprint(train, n_epochs),
+                validate=None if held is None else lambda: self._validate(objective, held),
+                folder=None if around.folder is None else around.folder / part,
+                tracker=around.tracker,
+                on_step=_Speed(type(self).__name__, n_epochs, n_batches, around.heard),
+            )
+            curve = fit(objective, schedule, run)
+        for entry in curve:
+            logger.info("%s %s: %s", type(self).__name__, part, entry)
+        return objective, curve
+
+    def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
+        rng = np.random.default_rng([self.seed, epoch])
+        for some in batches(windows, self.batch_size, rng=rng):
+            yield self._batch(some, train)
+
+    def _batch(self, windows: Windows, train: Histories) -> Batch:
+        """Inputs and targets of some windows."""
+        return batch_of(windows, train.item_ix, train.ts, train.n_items)
+
+    def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:
+        """NDCG@10 of the held-out rows."""
+        self.items_ = held.train.items
+        self._keep(objective)
+        seen = Jagged(held.queries.offsets, held.queries.item_ix) if held.hide_seen else None
+        lists = self.retrieve(held.queries, k=10, exclude=seen)
+        return float(np.nanmean(NDCG(10).per_user(lists.item_ix, held.truth)))
+
+    def _fingerprint(self, train: Histories, n_epochs: int) -> str:
+        """Of log and parameters, so that a checkpoint is only used where it belongs."""
+        digest = hashlib.sha256(repr((type(self).__name__, self.params(), n_epochs, train.n_items)).encode())
+        digest.update(np.ascontiguousarray(train.offsets))
+        digest.update(np.ascontiguousarray(train.item_ix))
+        return digest.hexdigest()[:16]
+
+
+class _Speed:
+    """Turns steps into a line of progress, twice a second at most."""
+
+    def __init__(self, kind: str, n_epochs: int, n_batches: int, heard: Any) -> None:
+        self.kind, self.n_epochs, self.n_batches, self.heard = kind, n_epochs, n_batches, heard
+        self.began = self.told = time.monotonic()
+        self.n_steps = 0
+
+    def __call__(self, epoch: int, at: int, loss: float) -> None:
+        self.n_steps += 1
+        now = time.monotonic()
+        if self.heard is not None and now - self.told > 0.5:
+            self.told = now
+            rate = self.n_steps / (now - self.began)
+            left_s = ((self.n_epochs - epoch) * self.n_batches - at - 1) / rate
+            self.heard(
+                f"{self.kind} epoch {epoch + 1}/{self.n_epochs}, batch {at + 1}/{self.n_batches}, "
+                f"loss {loss:.4f}, {rate:.1f} steps/s, {left_s:.0f} s left at most"
+            )

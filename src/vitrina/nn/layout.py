@@ -1,0 +1,157 @@
+"""How jagged histories become rows of tokens: windows of a history, padded rows, packed rows.
+
+    history  a b c d e f g      windows of 3 transitions, from the end:  d e f g | a b c d
+    padded   [a b c d] [e f . .]        one window a row, padding at the right
+    packed   [a b c d e f]              windows one after another; none sees another
+
+Padding lies at the right, so causal attention needs no mask: a token never looks to its right. Positions are
+counted from the newest token, which is always at position 0, so that a longer history moves nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitrina.schema import LongArray
+
+
+class Windows(NamedTuple):
+    """Runs of rows of a jagged array, none crossing the end of a history."""
+
+    start: LongArray
+    """(W,), first row."""
+    stop: LongArray
+    """(W,), row after the last."""
+
+    @property
+    def lengths(self) -> LongArray:
+        """Rows of each window. Shape (W,)."""
+        return self.stop - self.start
+
+
+def cut_windows(offsets: LongArray, max_len: int, *, every: bool = True) -> Windows:
+    """Windows of at most `max_len` transitions of each history, from its end backwards.
+
+    Neighbouring windows share one row, so that each transition from a row to the next lies in one window; a
+    history of fewer than two rows has none.
+
+    Args:
+        offsets: (U + 1,), where each history starts.
+        max_len: transitions of a window, one less than its rows.
+        every: False keeps only the latest window of each history.
+    """
+    n_steps = np.maximum(np.diff(offsets) - 1, 0)
+    n_windows = -(-n_steps // max_len)
+    if not every:
+        n_windows = np.minimum(n_windows, 1)
+    user = np.repeat(np.arange(len(n_steps)), n_windows)
+    back = np.arange(len(user)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    stop = offsets[1:][user] - back * max_len
+    return Windows(np.maximum(stop - max_len - 1, offsets[:-1][user]), stop)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a batch stand and which of them see one another."""
+
+    valid_BT: Tensor
+    """bool, False for padding."""
+    position_BT: Tensor
+    """long, tokens between this one and the newest of its history."""
+    segment_BT: Tensor | None = None
+    """long, history of each token of a packed row, -1 for padding; None where a row is one history."""
+    ts_BT: Tensor | None = None
+    """long, seconds; for blocks that know time."""
+
+    def causal_mask(self) -> Tensor | None:
+        """(B, 1, T, T), True where a token (row) sees another (column); None for plain causal attention."""
+        if self.segment_BT is None:
+            return None
+        same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
+        return torch.tril(same_BTT)[:, None]
+
+
+class Rows(NamedTuple):
+    """Tokens of a batch with their layout; `take` reads any array that lies beside the items."""
+
+    row_BT: LongArray
+    """Row of the jagged arrays behind each token; 0 for padding."""
+    layout: Layout
+
+    def take(self, values: np.ndarray, pad: int) -> Tensor:
+        """Values of the rows, `pad` for padding. Shape (B, T), long."""
+        taken = torch.from_numpy(values[self.row_BT].astype(np.int64))
+        return taken.masked_fill_(~self.layout.valid_BT, pad)
+
+
+def pad(windows: Windows) -> Rows:
+    """One window a row, padding at the right; T is the longest window."""
+    lengths = windows.lengths
+    at_T = np.arange(int(lengths.max(initial=1)))
+    valid_BT = at_T < lengths[:, None]
+    row_BT = np.where(valid_BT, windows.start[:, None] + at_T, 0)
+    position_BT = np.maximum(lengths[:, None] - 1 - at_T, 0)
+    return Rows(row_BT, Layout(torch.from_numpy(valid_BT), torch.from_numpy(position_BT)))
+
+
+def pack(windows: Windows, n_tokens: int) -> Rows:
+    """Windows one after another in rows of `n_tokens`, the longest first, each where it fits first.
+
+    Raises:
+        ValueError: a window is longer than a row.
+    """
+    lengths = windows.lengths
+    if len(lengths) and lengths.max() > n_tokens:
+        raise ValueError(
+            f"a window of {lengths.max()} tokens does not fit a row of {n_tokens}; raise n_tokens"
+        )
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for w in np.argsort(-lengths, kind="stable"):
+        fits = next((r for r, left in enumerate(room) if left >= lengths[w]), None)
+        if fits is None:
+            rows.append([])
+            room.append(n_tokens)
+            fits = len(rows) - 1
+        rows[fits].append(int(w))
+        room[fits] -= int(lengths[w])
+    shape = (len(rows), n_tokens)
+    row_BT, position_BT, segment_BT = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
+    for r, members in enumerate(rows):
+        at = 0
+        for w in members:
+            span = slice(at, at + int(lengths[w]))
+            row_BT[r, span] = np.arange(windows.start[w], windows.stop[w])
+            position_BT[r, span] = np.arange(lengths[w])[::-1]
+            segment_BT[r, span] = w
+            at = span.stop
+    segment = torch.from_numpy(segment_BT)
+    return Rows(row_BT, Layout(segment >= 0, torch.from_numpy(position_BT), segment))
+
+
+def batches(
+    windows: Windows, batch_size: int, *, rng: np.random.Generator | None, n_alike: int = 32
+) -> Iterator[Windows]:
+    """Every window once, `batch_size` at a time, windows of like length together so that little is padded.
+
+    Args:
+        windows: W windows.
+        batch_size: windows of a batch.
+        rng: shuffles; None keeps the order, the longest first.
+        n_alike: batches that are drawn together and sorted by length before they are cut apart.
+    """
+    order = (
+        np.argsort(-windows.lengths, kind="stable") if rng is None else rng.permutation(len(windows.start))
+    )
+    starts = []
+    for lo in range(0, len(order), batch_size * n_alike):
+        pool = order[lo : lo + batch_size * n_alike]
+        pool = pool[np.argsort(-windows.lengths[pool], kind="stable")]
+        starts += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+    turn = range(len(starts)) if rng is None else rng.permutation(len(starts))
+    for at in turn:
+        yield Windows(windows.start[starts[at]], windows.stop[starts[at]])

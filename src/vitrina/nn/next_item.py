@@ -1,0 +1,210 @@
+"""Next-item learning: an encoder of histories, and the losses that teach it what came next.
+
+    hidden_BTD = encoder(item_BT, layout)                what is known after each token
+    logit of item i after token t = <hidden_t, v_i> + b_i, or cos(hidden_t, v_i) / temperature
+
+Every token of a history but the last has a target, the next one; a loss is taken at all of them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from vitrina.errors import ConfigError
+from vitrina.nn import losses
+from vitrina.nn.layout import Layout, Rows, Windows, pad
+from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Unigram, Uniform, collisions
+from vitrina.schema import IntArray, LongArray
+
+LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
+PROPOSALS = ("uniform", "unigram", "in_batch", "mixed")
+CORRECTIONS = ("none", "standard", "corrected")
+
+
+class Batch(NamedTuple):
+    """Inputs and targets of B windows."""
+
+    item_BT: Tensor
+    """long, the padding index where there is no token."""
+    target_BT: Tensor
+    """long, the item after each token."""
+    layout: Layout
+
+    def __len__(self) -> int:
+        return len(self.item_BT)
+
+    def rows(self, lo: int, hi: int) -> "Batch":
+        """Windows lo..hi."""
+        ts = self.layout.ts_BT
+        layout = Layout(
+            self.layout.valid_BT[lo:hi],
+            self.layout.position_BT[lo:hi],
+            None,
+            None if ts is None else ts[lo:hi],
+        )
+        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], layout)
+
+
+def batch_of(windows: Windows, item_ix: IntArray, ts: LongArray | None, n_items: int) -> Batch:
+    """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
+    inputs = pad(Windows(windows.start, windows.stop - 1))
+    targets = Rows(np.minimum(inputs.row_BT + 1, len(item_ix) - 1), inputs.layout)
+    layout = inputs.layout
+    if ts is not None:
+        layout = Layout(layout.valid_BT, layout.position_BT, None, inputs.take(ts // 1_000_000, 0))
+    return Batch(inputs.take(item_ix, n_items), targets.take(item_ix, n_items), layout)
+
+
+class Encoder(nn.Module):
+    """Items plus positions through blocks, normed.
+
+    Args:
+        n_items: I; the index I is padding and has the vector 0.
+        embedding_dim: D.
+        max_len: tokens that are looked at; older ones share the oldest position.
+        blocks: modules that take (x_BTD, layout).
+        dropout: on the input.
+        positions: "learned" adds a vector a position, counted from the newest token; "none" adds nothing.
+        tied: whether the items to predict have the vectors of the items read, or a table of their own.
+        final_norm: LayerNorm at the end, as pre-norm blocks need.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        embedding_dim: int,
+        max_len: int,
+        blocks: list[nn.Module],
+        *,
+        dropout: float,
+        positions: str = "learned",
+        tied: bool = True,
+        final_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_items, self.max_len = n_items, max_len
+        self.item = nn.Embedding(n_items + 1, embedding_dim, padding_idx=n_items)
+        self.target = None if tied else nn.Embedding(n_items, embedding_dim)
+        self.position = nn.Embedding(max_len, embedding_dim) if positions == "learned" else None
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(embedding_dim) if final_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        for table in (self.item, self.target, self.position):
+            if table is not None:
+                nn.init.normal_(table.weight, std=embedding_dim**-0.5)
+        with torch.no_grad():
+            self.item.weight[n_items] = 0
+
+    def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
+        """Hidden states, (B, T, D)."""
+        x_BTD = self.item(item_BT)
+        if self.position is not None:
+            x_BTD = x_BTD + self.position(layout.position_BT.clamp(max=self.max_len - 1))
+        x_BTD = self.dropout(x_BTD) * layout.valid_BT[..., None]
+        mask = layout.causal_mask()
+        for block in self.blocks:
+            x_BTD = block(x_BTD, layout, mask)
+        return self.norm(x_BTD)  # type: ignore[no-any-return]
+
+    def item_vectors(self) -> Tensor:
+        """Vectors of the items to predict. Shape (I, D)."""
+        return self.item.weight[: self.n_items] if self.target is None else self.target.weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Which loss, over which negatives, corrected how."""
+
+    loss: str = "softmax"
+    n_negatives: int = 256
+    negatives: str = "uniform"
+    correction: str = "corrected"
+    gbce_t: float = 0.75
+    cosine: bool = False
+    temperature: float = 1.0
+    learned_temperature: bool = False
+    mask_own: bool = False
+    """Whether other items of the user's own window are kept out of the negatives."""
+
+    def __post_init__(self) -> None:
+        allowed = {"loss": LOSSES, "negatives": PROPOSALS, "correction": CORRECTIONS}
+        for name, known in allowed.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be > 0, got {self.temperature}")
+
+
+def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
+    """The distribution that negatives are drawn from."""
+    n_items, counts = len(counts_I), torch.from_numpy(np.asarray(counts_I, dtype=np.float64))
+    match config.negatives:
+        case "uniform":
+            return Uniform(n_items, config.n_negatives, shared=config.loss not in ("bce",))
+        case "unigram":
+            return Unigram(counts, config.n_negatives)
+        case "in_batch":
+            return InBatch(counts, config.n_negatives)
+    half = max(1, config.n_negatives // 2)
+    return Mixed(counts, n_uniform=half, n_in_batch=half)
+
+
+class NextItemObjective(nn.Module):
+    """Sum of the losses of a batch, and the number of its targets: what `vitrina.nn.training.fit` wants."""
+
+    def __init__(self, encoder: Encoder, config: LossConfig, counts_I: LongArray) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        self.temperature = Temperature(config.temperature, learned=config.learned_temperature)
+        self.proposal = proposal_of(config, counts_I)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum of losses, number of targets)."""
+        valid_BT = batch.layout.valid_BT
+        hidden_PD = self.encoder(batch.item_BT, batch.layout)[valid_BT]
+        target_P = batch.target_BT[valid_BT]
+        item_emb_ID = self.encoder.item_vectors()
+        if self.config.cosine:
+            hidden_PD, item_emb_ID = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_ID, dim=-1)
+        hidden_PD = hidden_PD / self.temperature()
+        n_terms = torch.tensor(len(target_P))
+        if not len(target_P):
+            return hidden_PD.sum() * 0.0, n_terms
+        if self.config.loss == "softmax":
+            return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P) * len(target_P), n_terms
+        return self._sampled(hidden_PD, item_emb_ID, target_P, batch).sum(), n_terms
+
+    def _sampled(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
+        """Loss of each position over drawn negatives. Shape (P,)."""
+        seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
+        drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
+        own = None
+        if self.config.mask_own:
+            own = batch.item_BT.repeat_interleave(batch.layout.valid_BT.sum(1), dim=0)
+        valid_PM = collisions(drawn, target_P, own)
+        pos_logit_P = (hidden_PD * item_emb_ID[target_P]).sum(-1)
+        if drawn.item_ix.dim() == 1:
+            neg_logit_PM = hidden_PD @ item_emb_ID[drawn.item_ix].T
+        else:
+            neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, item_emb_ID[drawn.item_ix])
+        pos_logit_P, neg_logit_PM = pos_logit_P.float(), neg_logit_PM.float()
+        match self.config.loss:
+            case "bce":
+                return losses.bce(pos_logit_P, neg_logit_PM, valid_PM)
+            case "gbce":
+                n_items = len(item_emb_ID)
+                return losses.gbce(
+                    pos_logit_P, neg_logit_PM, n_items=n_items, t=self.config.gbce_t, valid_PM=valid_PM
+                )
+        return losses.sampled_softmax(
+            pos_logit_P,
+            neg_logit_PM,
+            pos_log_q_P=self.proposal.log_q(target_P),
+            neg_log_q=drawn.log_q,
+            correction=self.config.correction,
+            valid_PM=valid_PM,
+        )
