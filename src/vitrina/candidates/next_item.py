@@ -265,9 +265,7 @@ class NextItemModel(Estimator):
         around = session.current()
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            objective = NextItemObjective(
-                self.network(train.n_items), self._loss_config(), train.item_counts()
-            )
+            objective = self._objective(train)
             schedule = Schedule(
                 n_epochs=n_epochs,
                 lr=self.lr,
@@ -289,6 +287,10 @@ class NextItemModel(Estimator):
         for entry in curve:
             logger.info("%s %s: %s", type(self).__name__, part, entry)
         return objective, curve
+
+    def _objective(self, train: Histories) -> NextItemObjective:
+        """A new network and its loss."""
+        return NextItemObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])

@@ -167,16 +167,19 @@ class NextItemObjective(nn.Module):
         valid_BT = batch.layout.valid_BT
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[valid_BT]
         target_P = batch.target_BT[valid_BT]
-        item_emb_ID = self.encoder.item_vectors()
+        loss = self.of_targets(hidden_PD, self.encoder.item_vectors(), target_P, batch)
+        return loss, torch.tensor(len(target_P))
+
+    def of_targets(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
+        """Sum of the losses of P positions after which `target_P` came."""
         if self.config.cosine:
             hidden_PD, item_emb_ID = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_ID, dim=-1)
         hidden_PD = hidden_PD / self.temperature()
-        n_terms = torch.tensor(len(target_P))
         if not len(target_P):
-            return hidden_PD.sum() * 0.0, n_terms
+            return hidden_PD.sum() * 0.0
         if self.config.loss == "softmax":
-            return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P) * len(target_P), n_terms
-        return self._sampled(hidden_PD, item_emb_ID, target_P, batch).sum(), n_terms
+            return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P) * len(target_P)
+        return self._sampled(hidden_PD, item_emb_ID, target_P, batch).sum()
 
     def _sampled(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
         """Loss of each position over drawn negatives. Shape (P,)."""
