@@ -26,8 +26,8 @@ from vitrina.metrics import NDCG
 from vitrina.nn import session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
 from vitrina.nn.next_item import Batch, Encoder, LossConfig, NextItemObjective, batch_of
-from vitrina.nn.training import Run, Schedule, fit
-from vitrina.schema import BoolArray, FloatArray, IntArray
+from vitrina.nn.training import Run, Schedule, fit, kept_rng
+from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger("vitrina.candidates")
 
@@ -204,18 +204,20 @@ class NextItemModel(Estimator):
         """Take the weights out of torch."""
         encoder = objective.encoder.eval()
         self.weights_ = {
-            name: tensor.detach().float().numpy().copy() for name, tensor in encoder.state_dict().items()
+            name: tensor.detach().float().cpu().numpy().copy()
+            for name, tensor in encoder.state_dict().items()
         }
         with torch.no_grad():
             vectors_ID = encoder.item_vectors()
             vectors_ID = F.normalize(vectors_ID, dim=-1) if self.cosine else vectors_ID
-            self.item_emb_ = vectors_ID.float().numpy().copy()
+            self.item_emb_ = vectors_ID.float().cpu().numpy().copy()
         self.__dict__.pop("_encoder", None)
 
     @cached_property
     def _encoder(self) -> Encoder:
         """The encoder with the fitted weights."""
-        encoder = self.network(len(self.items_))
+        with kept_rng():
+            encoder = self.network(len(self.items_))
         encoder.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights_.items()})
         return encoder.eval()
 
@@ -224,7 +226,9 @@ class NextItemModel(Estimator):
         """Hidden states after the latest rows of some non-empty histories. Shape (n, D)."""
         rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
         item_BT = rows.take(queries.item_ix, len(self.items_))
-        hidden_BTD = self._encoder(item_BT, self._timed(rows.layout, rows.take(queries.ts // 1_000_000, 0)))
+        hidden_BTD = self._encoder(
+            item_BT, self._timed(rows.layout, rows.take(queries.ts, 0) // US_PER_SECOND)
+        )
         last_B = rows.layout.valid_BT.sum(1) - 1
         hidden_BD = hidden_BTD[torch.arange(len(users)), last_B]
         return (F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD).numpy()
@@ -263,7 +267,7 @@ class NextItemModel(Estimator):
         windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
         n_batches = -(-len(windows.start) // self.batch_size)
         around = session.current()
-        with torch.random.fork_rng():
+        with kept_rng():
             torch.manual_seed(self.seed)
             objective = self._objective(train)
             schedule = Schedule(
@@ -281,6 +285,7 @@ class NextItemModel(Estimator):
                 validate=None if held is None else lambda: self._validate(objective, held),
                 folder=None if around.folder is None else around.folder / part,
                 tracker=around.tracker,
+                name=part,
                 on_step=_Speed(type(self).__name__, n_epochs, n_batches, around.heard),
             )
             curve = fit(objective, schedule, run)
@@ -314,6 +319,7 @@ class NextItemModel(Estimator):
         digest = hashlib.sha256(repr((type(self).__name__, self.params(), n_epochs, train.n_items)).encode())
         digest.update(np.ascontiguousarray(train.offsets))
         digest.update(np.ascontiguousarray(train.item_ix))
+        digest.update(np.ascontiguousarray(train.ts))
         return digest.hexdigest()[:16]
 
 

@@ -8,7 +8,8 @@ Padding lies at the right, so causal attention needs no mask: a token never look
 counted from the newest token, which is always at position 0, so that a longer history moves nothing.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrina.errors import InputError
 from vitrina.schema import LongArray
 
 
@@ -67,8 +69,28 @@ class Layout:
     ts_BT: Tensor | None = None
     """long, seconds; for blocks that know time."""
 
+    def rows(self, lo: int, hi: int) -> "Layout":
+        """Of rows lo..hi."""
+        return self._each(lambda tensor: tensor[lo:hi])
+
+    def to(self, device: torch.device) -> "Layout":
+        """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Layout":
+        segment, ts = self.segment_BT, self.ts_BT
+        return Layout(
+            change(self.valid_BT),
+            change(self.position_BT),
+            None if segment is None else change(segment),
+            None if ts is None else change(ts),
+        )
+
     def causal_mask(self) -> Tensor | None:
-        """(B, 1, T, T), True where a token (row) sees another (column); None for plain causal attention."""
+        """(B, 1, T, T), True where a token (row) sees another (column); None for plain causal attention.
+
+        Padding of a packed row sees padding alone, so that no row of the mask is empty.
+        """
         if self.segment_BT is None:
             return None
         same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
@@ -99,38 +121,54 @@ def pad(windows: Windows) -> Rows:
 
 
 def pack(windows: Windows, n_tokens: int) -> Rows:
-    """Windows one after another in rows of `n_tokens`, the longest first, each where it fits first.
+    """Windows one after another in rows of `n_tokens`, the longest first, each where it fits most tightly.
+
+    Cost: O(W (log W + log n_tokens)) and what the result holds; at most 11/9 of the fewest rows possible and 4
+    more (best fit decreasing; Johnson, Demers, Ullman, Garey and Graham, SIAM J. Comput. 3(4), 1974).
 
     Raises:
-        ValueError: a window is longer than a row.
+        InputError: a window is longer than a row.
     """
     lengths = windows.lengths
     if len(lengths) and lengths.max() > n_tokens:
-        raise ValueError(
+        raise InputError(
             f"a window of {lengths.max()} tokens does not fit a row of {n_tokens}; raise n_tokens"
         )
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for w in np.argsort(-lengths, kind="stable"):
-        fits = next((r for r, left in enumerate(room) if left >= lengths[w]), None)
-        if fits is None:
-            rows.append([])
-            room.append(n_tokens)
-            fits = len(rows) - 1
-        rows[fits].append(int(w))
-        room[fits] -= int(lengths[w])
-    shape = (len(rows), n_tokens)
+    row_W, at_W, n_rows = _best_fit(lengths, n_tokens)
+    window_N = np.repeat(np.arange(len(lengths)), lengths)
+    within_N = np.arange(len(window_N)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    to_N = row_W[window_N] * n_tokens + at_W[window_N] + within_N
+    shape = (n_rows, n_tokens)
     row_BT, position_BT, segment_BT = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
-    for r, members in enumerate(rows):
-        at = 0
-        for w in members:
-            span = slice(at, at + int(lengths[w]))
-            row_BT[r, span] = np.arange(windows.start[w], windows.stop[w])
-            position_BT[r, span] = np.arange(lengths[w])[::-1]
-            segment_BT[r, span] = w
-            at = span.stop
+    row_BT.reshape(-1)[to_N] = windows.start[window_N] + within_N
+    position_BT.reshape(-1)[to_N] = lengths[window_N] - 1 - within_N
+    segment_BT.reshape(-1)[to_N] = window_N
     segment = torch.from_numpy(segment_BT)
     return Rows(row_BT, Layout(segment >= 0, torch.from_numpy(position_BT), segment))
+
+
+def _best_fit(lengths: LongArray, n_tokens: int) -> tuple[LongArray, LongArray, int]:
+    """Row of each window, where in it the window starts, and how many rows there are."""
+    row_W, at_W, n_rows = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64), 0
+    with_room: dict[int, list[int]] = {}
+    rooms: list[int] = []
+    order = np.argsort(-lengths, kind="stable")
+    for w, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        at = bisect_left(rooms, length)
+        if at < len(rooms):
+            room = rooms[at]
+            row = with_room[room].pop()
+            if not with_room[room]:
+                del with_room[room], rooms[at]
+        else:
+            room, row, n_rows = n_tokens, n_rows, n_rows + 1
+        row_W[w], at_W[w] = row, n_tokens - room
+        left = room - length
+        if left and left not in with_room:
+            insort(rooms, left)
+        if left:
+            with_room.setdefault(left, []).append(row)
+    return row_W, at_W, n_rows
 
 
 def batches(

@@ -26,7 +26,8 @@ class Session:
     """A `vitrina.nn.training.Tracker`."""
 
 
-_CURRENT: ContextVar[Session] = ContextVar("session", default=Session())
+_OUTSIDE = Session()
+_CURRENT: ContextVar[Session] = ContextVar("session", default=_OUTSIDE)
 
 
 def current() -> Session:
