@@ -187,8 +187,8 @@ class Pipeline:
         if k < 1:
             raise ConfigError(f"k must be >= 1, got {k}")
         catalogue = self._catalogue()
+        queries = queries.reindex(catalogue.items).asked_at(now)
         now = self.trained_until if now is None else now
-        queries = queries.reindex(catalogue.items)
         unseen = [p.excluded(queries, now) for p in self.policies if isinstance(p, Unseen)]
         return _Request(queries, k, now, live, self.allowed(now), unseen[0] if unseen else None)
 

@@ -224,22 +224,22 @@ class NextItemModel(Estimator):
     @torch.inference_mode()
     def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
         """Hidden states after the latest rows of some non-empty histories. Shape (n, D)."""
-        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
-        item_BT = rows.take(queries.item_ix, len(self.items_))
-        hidden_BTD = self._encoder(
-            item_BT, self._timed(rows.layout, rows.take(queries.ts, 0) // US_PER_SECOND)
-        )
-        last_B = rows.layout.valid_BT.sum(1) - 1
+        item_BT, layout = self._asked(queries, users)
+        hidden_BTD = self._encoder(item_BT, layout)
+        last_B = layout.valid_BT.sum(1) - 1
         hidden_BD = hidden_BTD[torch.arange(len(users)), last_B]
         return (F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD).numpy()
 
-    def _timed(self, layout: Layout, ts_BT: torch.Tensor) -> Layout:
-        return replace(layout, ts_BT=ts_BT)
+    def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
+        """What the encoder reads of some non-empty histories; it answers at the newest token."""
+        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
+        layout = replace(rows.layout, ts_BT=rows.take(queries.ts, 0) // US_PER_SECOND)
+        return rows.take(queries.item_ix, len(self.items_)), layout
 
     def _hold_out(self, train: Histories) -> HeldOut:
         """Training and validation parts, cut by time or at the last row of each user."""
         if self.validation == "time":
-            cut = np.quantile(train.ts, 1 - self.frac_validation, method="higher")
+            cut = int(np.quantile(train.ts, 1 - self.frac_validation, method="higher"))
             is_held = np.asarray(train.ts) >= cut
         else:
             is_held = np.zeros(train.n_rows, bool)
@@ -258,13 +258,14 @@ class NextItemModel(Estimator):
         seen = queries.user_rows * width + queries.item_ix
         n_repeated = np.isin(truth.user_rows * width + truth.item_ix, seen).sum()
         hide_seen = bool(n_repeated < 0.01 * truth.n_rows)
+        queries = queries.asked_at(cut if self.validation == "time" else truth.ts[truth.offsets[:-1]])
         return HeldOut(before, queries, Jagged(truth.offsets, truth.item_ix), hide_seen)
 
     def _train(
         self, train: Histories, n_epochs: int, held: HeldOut | None
     ) -> tuple[NextItemObjective, list[dict[str, float]]]:
         """Train a new network on these histories."""
-        windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
+        windows = self._windows(train)
         n_batches = -(-len(windows.start) // self.batch_size)
         around = session.current()
         with kept_rng():
@@ -283,7 +284,7 @@ class NextItemModel(Estimator):
                 n_batches=n_batches,
                 fingerprint=self._fingerprint(train, n_epochs),
                 validate=None if held is None else lambda: self._validate(objective, held),
-                folder=None if around.folder is None else around.folder / part,
+                folder=None if around.folder is None else around.folder / f"{type(self).__name__}-{part}",
                 tracker=around.tracker,
                 name=part,
                 on_step=_Speed(type(self).__name__, n_epochs, n_batches, around.heard),
@@ -293,6 +294,10 @@ class NextItemModel(Estimator):
             logger.info("%s %s: %s", type(self).__name__, part, entry)
         return objective, curve
 
+    def _windows(self, train: Histories) -> Windows:
+        """What an epoch goes through once."""
+        return cut_windows(train.offsets, self.max_len, every=self.windows == "all")
+
     def _objective(self, train: Histories) -> NextItemObjective:
         """A new network and its loss."""
         return NextItemObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
@@ -300,10 +305,10 @@ class NextItemModel(Estimator):
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])
         for some in batches(windows, self.batch_size, rng=rng):
-            yield self._batch(some, train)
+            yield self._batch(some, train, rng)
 
-    def _batch(self, windows: Windows, train: Histories) -> Batch:
-        """Inputs and targets of some windows."""
+    def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
+        """Inputs and targets of some windows; whatever is drawn comes from `rng`."""
         return batch_of(windows, train.item_ix, train.ts, train.n_items)
 
     def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:

@@ -44,6 +44,9 @@ class Histories:
     event_names: tuple[str, ...] = (DEFAULT_EVENT,)
     weight: FloatArray | None = None
     """(N,), or None where every row weighs 1"""
+    asked_ts: LongArray | None = None
+    """(U,), UTC microseconds, when each query asks, for models that know the time of a request; None where
+    nobody said. `save` leaves it out."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -80,7 +83,7 @@ class Histories:
         return replace(self.rows(self.user_ids.ix(user_ids)), user_ids=user_ids)
 
     def rows(self, user_ix: IntArray) -> "Histories":
-        """Histories at the given positions, -1 for an empty one; arrays are copied. Shape (B,)."""
+        """Histories at the given positions, -1 for an empty one (asked at 0); arrays are copied. Shape (B,)."""
         user_ix = np.asarray(user_ix, dtype=np.int64)
         known = np.maximum(user_ix, 0)
         lengths = (
@@ -90,7 +93,17 @@ class Histories:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         take = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         ids = self.query_ids.gather(pl.Series(known, dtype=pl.UInt32).set(pl.Series(user_ix < 0), None))
-        return self._with_rows(ids, offsets, take)
+        picked = self._with_rows(ids, offsets, take)
+        if self.asked_ts is None:
+            return picked
+        asked = self.asked_ts[known] if len(self) else 0
+        return replace(picked, asked_ts=np.where(user_ix >= 0, asked, 0))
+
+    def asked_at(self, ts: LongArray | int | None) -> "Histories":
+        """The same, asking at a time (or at one each, (U,)); those that say already when they ask keep it."""
+        if ts is None or self.asked_ts is not None:
+            return self
+        return replace(self, asked_ts=np.broadcast_to(np.asarray(ts, np.int64), len(self)))
 
     def last(self, n: int) -> "Histories":
         """At most the latest n rows of each user."""
@@ -134,6 +147,7 @@ class Histories:
                     ts=self.ts[rows],
                     event=self.event[rows],
                     weight=None if self.weight is None else self.weight[rows],
+                    asked_ts=None if self.asked_ts is None else self.asked_ts[lo:hi],
                 ),
             )
             lo = hi

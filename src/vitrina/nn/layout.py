@@ -68,6 +68,8 @@ class Layout:
     """long, history of each token of a packed row, -1 for padding; None where a row is one history."""
     ts_BT: Tensor | None = None
     """long, seconds; for blocks that know time."""
+    asked_BT: Tensor | None = None
+    """long, seconds; when what follows each token is asked for; None where that is not told."""
 
     def rows(self, lo: int, hi: int) -> "Layout":
         """Of rows lo..hi."""
@@ -78,12 +80,13 @@ class Layout:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Layout":
-        segment, ts = self.segment_BT, self.ts_BT
+        segment, ts, asked = self.segment_BT, self.ts_BT, self.asked_BT
         return Layout(
             change(self.valid_BT),
             change(self.position_BT),
             None if segment is None else change(segment),
             None if ts is None else change(ts),
+            None if asked is None else change(asked),
         )
 
     def causal_mask(self) -> Tensor | None:
@@ -95,6 +98,12 @@ class Layout:
             return None
         same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
         return torch.tril(same_BTT)[:, None]
+
+    def mutual_mask(self) -> Tensor:
+        """(B, 1, T or 1, T), True where a token (row) sees another (column), earlier or later."""
+        if self.segment_BT is None:
+            return self.valid_BT[:, None, None, :]
+        return (self.segment_BT[:, :, None] == self.segment_BT[:, None, :])[:, None]
 
 
 class Rows(NamedTuple):
@@ -123,8 +132,8 @@ def pad(windows: Windows) -> Rows:
 def pack(windows: Windows, n_tokens: int) -> Rows:
     """Windows one after another in rows of `n_tokens`, the longest first, each where it fits most tightly.
 
-    Cost: O(W (log W + log n_tokens)) and what the result holds; at most 11/9 of the fewest rows possible and 4
-    more (best fit decreasing; Johnson, Demers, Ullman, Garey and Graham, SIAM J. Comput. 3(4), 1974).
+    Cost: O(W (log W + log n_tokens)) and what the result holds; at most 11/9 of the fewest rows possible and
+    4 more (best fit decreasing; Johnson, Demers, Ullman, Garey and Graham, SIAM J. Comput. 3(4), 1974).
 
     Raises:
         InputError: a window is longer than a row.

@@ -6,7 +6,7 @@
 Every token of a history but the last has a target, the next one; a loss is taken at all of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,26 +37,42 @@ class Batch(NamedTuple):
     target_BT: Tensor
     """long, the item after each token."""
     layout: Layout
+    counted_BT: Tensor | None = None
+    """bool, tokens whose target counts; None where every token's does."""
 
     def __len__(self) -> int:
         return len(self.item_BT)
 
     def rows(self, lo: int, hi: int) -> "Batch":
         """Windows lo..hi."""
-        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi))
+        counted = None if self.counted_BT is None else self.counted_BT[lo:hi]
+        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), counted)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        return Batch(self.item_BT.to(device), self.target_BT.to(device), self.layout.to(device))
+        counted = None if self.counted_BT is None else self.counted_BT.to(device)
+        return Batch(self.item_BT.to(device), self.target_BT.to(device), self.layout.to(device), counted)
+
+    @property
+    def targets_BT(self) -> Tensor:
+        """bool, tokens whose target counts."""
+        return self.layout.valid_BT if self.counted_BT is None else self.counted_BT
 
 
 def batch_of(windows: Windows, item_ix: IntArray, ts: LongArray | None, n_items: int) -> Batch:
     """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
-    inputs = pad(Windows(windows.start, windows.stop - 1))
+    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items)
+
+
+def followed(
+    inputs: Rows, item_ix: IntArray, ts: LongArray | None, n_items: int, *, asked: bool = False
+) -> Batch:
+    """Each input with the row after it in its history as target; with `asked`, the target's time is told."""
     targets = Rows(np.minimum(inputs.row_BT + 1, len(item_ix) - 1), inputs.layout)
     layout = inputs.layout
     if ts is not None:
-        layout = Layout(layout.valid_BT, layout.position_BT, None, inputs.take(ts, 0) // US_PER_SECOND)
+        asked_BT = targets.take(ts, 0) // US_PER_SECOND if asked else None
+        layout = replace(layout, ts_BT=inputs.take(ts, 0) // US_PER_SECOND, asked_BT=asked_BT)
     return Batch(inputs.take(item_ix, n_items), targets.take(item_ix, n_items), layout)
 
 
@@ -72,6 +88,9 @@ class Encoder(nn.Module):
         positions: "learned" adds a vector a position, counted from the newest token; "none" adds nothing.
         tied: whether the items to predict have the vectors of the items read, or a table of their own.
         final_norm: LayerNorm at the end, as pre-norm blocks need.
+        scale: multiplies the vectors of the items read.
+        causal: whether a token sees only itself and those before it; False shows it all of its history.
+        n_extra: vectors behind the padding one, for tokens that are no items.
     """
 
     def __init__(
@@ -85,10 +104,13 @@ class Encoder(nn.Module):
         positions: str = "learned",
         tied: bool = True,
         final_norm: bool = True,
+        scale: float = 1.0,
+        causal: bool = True,
+        n_extra: int = 0,
     ) -> None:
         super().__init__()
-        self.n_items, self.max_len = n_items, max_len
-        self.item = nn.Embedding(n_items + 1, embedding_dim, padding_idx=n_items)
+        self.n_items, self.max_len, self.scale, self.causal = n_items, max_len, scale, causal
+        self.item = nn.Embedding(n_items + 1 + n_extra, embedding_dim, padding_idx=n_items)
         self.target = None if tied else nn.Embedding(n_items, embedding_dim)
         self.position = nn.Embedding(max_len, embedding_dim) if positions == "learned" else None
         self.blocks = nn.ModuleList(blocks)
@@ -103,10 +125,11 @@ class Encoder(nn.Module):
     def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
         """Hidden states, (B, T, D)."""
         x_BTD = self.item(item_BT)
+        x_BTD = x_BTD * self.scale if self.scale != 1.0 else x_BTD
         if self.position is not None:
             x_BTD = x_BTD + self.position(layout.position_BT.clamp(max=self.max_len - 1))
         x_BTD = self.dropout(x_BTD) * layout.valid_BT[..., None]
-        mask = layout.causal_mask()
+        mask = layout.causal_mask() if self.causal else layout.mutual_mask()
         for block in self.blocks:
             x_BTD = block(x_BTD, layout, mask)
         return self.norm(x_BTD)  # type: ignore[no-any-return]
@@ -165,9 +188,8 @@ class NextItemObjective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of targets)."""
-        valid_BT = batch.layout.valid_BT
-        hidden_PD = self.encoder(batch.item_BT, batch.layout)[valid_BT]
-        target_P = batch.target_BT[valid_BT]
+        hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
+        target_P = batch.target_BT[batch.targets_BT]
         loss = self.of_targets(hidden_PD, self.encoder.item_vectors(), target_P, batch)
         return loss, torch.tensor(len(target_P))
 
@@ -188,7 +210,7 @@ class NextItemObjective(nn.Module):
         drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
         own = None
         if self.config.mask_own:
-            own = batch.item_BT.repeat_interleave(batch.layout.valid_BT.sum(1), dim=0)
+            own = batch.item_BT.repeat_interleave(batch.targets_BT.sum(1), dim=0)
         valid_PM = collisions(drawn, target_P, own)
         pos_logit_P = (hidden_PD * item_emb_ID[target_P]).sum(-1)
         if drawn.item_ix.dim() == 1:
