@@ -25,6 +25,7 @@ from vitrina.log import Histories
 from vitrina.metrics import NDCG
 from vitrina.nn import session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
+from vitrina.nn.losses import Correction
 from vitrina.nn.next_item import Batch, Encoder, LossConfig, NextItemObjective, batch_of
 from vitrina.nn.training import Run, Schedule, fit, kept_rng
 from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
@@ -63,7 +64,7 @@ class NextItemModel(Estimator):
     """Negatives drawn for a batch ("bce": for each position), where the loss draws any."""
     negatives: str = "uniform"
     """Drawn "uniform", "unigram" (by count), "in_batch" (the batch's own positives) or "mixed"."""
-    correction: str = "corrected"
+    correction: Correction = "corrected"
     """Of sampled_softmax: "none", "standard" (Yi et al.), "corrected" (Khrylchenko et al., RecSys 2025)."""
     cosine: bool = False
     """Whether logits are cosines over `temperature` instead of inner products."""
@@ -143,7 +144,8 @@ class NextItemModel(Estimator):
                 f"{type(self).__name__}.fit needs a history of at least two rows, the longest of "
                 f"{len(train)} has {int(train.lengths.max(initial=0))}"
             )
-        curve, n_epochs = [], self.n_epochs
+        curve: list[dict[str, float]] = []
+        n_epochs = self.n_epochs
         if self.validation != "none":
             held = self._hold_out(train)
             objective, curve = self._train(held.train, self.n_epochs, held)
@@ -163,7 +165,7 @@ class NextItemModel(Estimator):
         found = np.flatnonzero(queries.lengths)
         order = found[np.argsort(-queries.lengths[found], kind="stable")]
         for lo in range(0, len(order), QUERIES_AT_ONCE):
-            users = order[lo : lo + QUERIES_AT_ONCE]
+            users = order[lo : lo + QUERIES_AT_ONCE].astype(np.int32)
             emb_BD[users] = self._encode(queries, users)
         return emb_BD
 
@@ -252,7 +254,7 @@ class NextItemModel(Estimator):
                 'raise frac_validation or take validation="none"'
             )
         rng = np.random.default_rng(self.seed)
-        users = np.sort(rng.permutation(users)[:VALIDATION_USERS])
+        users = np.sort(rng.permutation(users)[:VALIDATION_USERS]).astype(np.int32)
         queries, truth = before.rows(users), after.rows(users)
         width = np.int64(train.n_items)
         seen = queries.user_rows * width + queries.item_ix
@@ -322,9 +324,8 @@ class NextItemModel(Estimator):
     def _fingerprint(self, train: Histories, n_epochs: int) -> str:
         """Of log and parameters, so that a checkpoint is only used where it belongs."""
         digest = hashlib.sha256(repr((type(self).__name__, self.params(), n_epochs, train.n_items)).encode())
-        digest.update(np.ascontiguousarray(train.offsets))
-        digest.update(np.ascontiguousarray(train.item_ix))
-        digest.update(np.ascontiguousarray(train.ts))
+        for array in (train.offsets, train.item_ix, train.ts):
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
 

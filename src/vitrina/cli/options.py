@@ -90,6 +90,10 @@ class Reporter:
         done = self.progress.tasks[-1].total or 1
         self.progress.update(task, total=done, completed=done, description=name)
 
+    def note(self, text: str) -> None:
+        """What is being done at this moment, beside the running bar."""
+        self.progress.update(self.progress.tasks[-1].id, description=text)
+
     def say(self, text: str) -> None:
         """A remark."""
         self.progress.console.print(text, markup=False, soft_wrap=True)

@@ -17,7 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from vitrina.errors import ConfigError
 from vitrina.nn import losses
 from vitrina.nn.layout import Layout, Rows, Windows, pad
-from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Unigram, Uniform, collisions
+from vitrina.nn.losses import Correction
+from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Uniform, Unigram, collisions
 from vitrina.schema import US_PER_SECOND, IntArray, LongArray
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
@@ -146,7 +147,7 @@ class LossConfig:
     loss: str = "softmax"
     n_negatives: int = 256
     negatives: str = "uniform"
-    correction: str = "corrected"
+    correction: Correction = "corrected"
     gbce_t: float = 0.75
     cosine: bool = False
     temperature: float = 1.0

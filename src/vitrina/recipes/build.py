@@ -1,7 +1,7 @@
 """From a model's configuration to a `Pipeline`, with its parameters checked before any data is read."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -160,7 +160,7 @@ def _parts(config: RunConfig) -> Iterable[tuple[str, PolicyConfig | SourceConfig
             yield f"models[{at}].fallback", model.fallback
 
 
-def _known(kind: str, known: dict[str, Any], what: str) -> type[Any]:
+def _known(kind: str, known: Mapping[str, Any], what: str) -> type[Any]:
     if kind in known:
         return known[kind]  # type: ignore[no-any-return]
     close = difflib.get_close_matches(kind, known, n=1, cutoff=0.5)

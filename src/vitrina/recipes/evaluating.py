@@ -188,13 +188,13 @@ class _Job:
         for seed in range(first, first + self.n_seeds(model)):
             advance(f"train {model.label}")
             try:
-                self._one(model, seed, advance)
+                self._one(model, seed, say)
             except VitrinaError as error:
                 self.failures[model.label] = f"{model.label}: {error}"
                 say.say(f"left out: {model.label}: {error}")
                 return
 
-    def _one(self, model: ModelConfig, seed: int, advance: Advance) -> None:
+    def _one(self, model: ModelConfig, seed: int, say: Reporter) -> None:
         pipeline = build.pipeline(model, self.config.pipeline, hide_seen=False, seed=seed)
         made = fitted.fit(
             pipeline,
@@ -204,6 +204,7 @@ class _Job:
             name=model.label,
             data=self.split.digest,
             fresh=self.fresh,
+            heard=say.note,
         )
         self.made_of[model.label] = fitted.describe(made.pipeline)
         if made.reused:

@@ -2,6 +2,7 @@
 
     models/<name>-<key>/       Pipeline.save, without policies
     models/<name>-<key>.json   what the key was made of, and how long the fit took
+    models/<name>-<key>.checkpoint/   of a long training that was stopped; the next run goes on from it
 
 The key is a hash of the split (which includes the hash of the data), of the model with all its parameters and
 seed, and of the version of Vitrina: a change of any of them trains again.
@@ -9,7 +10,9 @@ seed, and of the version of Vitrina: a change of any of them trains again.
 
 import hashlib
 import json
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +22,7 @@ import polars as pl
 from vitrina import __version__
 from vitrina.errors import ArtifactError
 from vitrina.log import Catalogue, Histories
+from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline
 
 
@@ -40,6 +44,7 @@ def fit(
     name: str,
     data: str,
     fresh: bool = False,
+    heard: Callable[[str], None] | None = None,
 ) -> Fitted:
     """Fit a pipeline, or read what an earlier run fitted with the same data and parameters.
 
@@ -51,10 +56,12 @@ def fit(
         name: of the model, for the name of its folder.
         data: digest of the split.
         fresh: fit even if there is one.
+        heard: hears of the progress of a long training.
     """
     if folder is None:
         began = time.perf_counter()
-        return Fitted(pipeline.fit(train, items), time.perf_counter() - began, False)
+        with session(heard=heard):
+            return Fitted(pipeline.fit(train, items), time.perf_counter() - began, False)
     about = describe(pipeline) | {"data": data, "vitrina": __version__}
     key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
     home = folder / f"{slug(name)}-{key}"
@@ -66,11 +73,16 @@ def fit(
             return Fitted(_with_generators_of(pipeline, loaded, train, items), fit_s, True)
         except (ArtifactError, ValueError, KeyError, TypeError):
             pass  # half-written or of an older layout: it is only a copy, and is made again below
+    checkpoints = home.with_name(home.name + ".checkpoint")
+    if fresh:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     began = time.perf_counter()
-    pipeline.fit(train, items)
+    with session(folder=checkpoints, heard=heard):
+        pipeline.fit(train, items)
     fit_s = time.perf_counter() - began
     replace(pipeline, policies=()).save(home)
     note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return Fitted(pipeline, fit_s, False)
 
 

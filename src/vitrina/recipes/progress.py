@@ -17,6 +17,9 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """A remark that a person should read."""
 
+    def note(self, text: str) -> None:
+        """What is being done at this moment, in place of the last note."""
+
 
 class Silent:
     """Says nothing."""
@@ -28,3 +31,6 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Nothing is said."""
+
+    def note(self, text: str) -> None:
+        """Nothing is noted."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrina.errors import ConfigError
+from vitrina.nn.session import session
 from vitrina.recipes import build, cards, reporting, toml
 from vitrina.recipes.config import ModelConfig, RunConfig
 from vitrina.recipes.data import open_data
@@ -78,9 +79,11 @@ def train_run(
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
         histories = data.log.histories(target / "histories")
         began = time.perf_counter()
-        pipeline.fit(histories, data.items)
+        with session(folder=target / "checkpoint", heard=say.note):
+            pipeline.fit(histories, data.items)
         fit_s = time.perf_counter() - began
         pipeline.save(target / "model")
+        shutil.rmtree(target / "checkpoint", ignore_errors=True)
     card = cards.card(name, pipeline, data, config=config, summary=summary, fit_s=fit_s)
     _write_papers(target, card, config, run_folder if summary is not None else None)
     return Trained(folder=target, model=name, card=card, fit_s=fit_s)
