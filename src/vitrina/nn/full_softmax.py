@@ -3,31 +3,45 @@
 Notation                                                                               shape
     h, E, b     vectors of positions, vectors and biases of items                      (P, D), (I, D), (I,)
     s           logits, s_pi = h_p . e_i / temperature + b_i                           (P, I), never whole
-    Z_p         sum_i exp(s_pi)
-    L_p         log Z_p - s_pt, t the target of p
+    p           softmax of s along a row; t the target of a position
+    q           1 - p_pt, summed over the other items                                  (P,)
+    L           -log p_pt, that is -log(1 - q)                                         (P,)
+    w           dLoss / dL, the weight of a position                                   (P,)
 
-    dL_p / ds_pi = exp(s_pi) / Z_p - [i = t]
+    dLoss / ds_pi = w p_pi for i != t,  -w q for i = t;    so with R = p, its target entries set to 0,
 
-so that with S = exp(s - c_p) for any constant c_p of the row, and weights w_p = dLoss / dL_p,
+    dLoss / dh = w (R E - q e_t),    dLoss / dE = R^T (w h) - scatter_t(w q h),    dLoss / db likewise.
 
-    dLoss / dh = w (S E / Z - E_t),    dLoss / dE = S^T (w h / Z) - scatter_t(w h),    dLoss / db likewise:
+q, the small difference of two large numbers once a model is confident, is a sum here and keeps its digits
+even where p is rounded to bfloat16. Positions are taken in chunks; the p of a chunk is the only large array,
+and the next chunk uses its memory again.
 
-the division by Z falls on rows of D numbers instead of I, and the one-hot matrix is never made. Positions are
-taken in chunks; S of a chunk is the only large array, and its memory is used again by the next.
+Under autocast (or with vectors in half precision) the products and p are in that precision, as with
+torch.nn.functional.cross_entropy; sums over the catalogue and gradients are in float32.
+
+Under autocast to bfloat16 the products and S are bfloat16, sums and gradients float32: half the time.
 
 Cost: `full_softmax_mean` computes its gradient along with the loss: 3 products of P I D multiply-adds a step.
-`full_softmax` does not yet know w_p then, and computes S again in the backward pass: 4 products.
+`full_softmax` does not know w then, and computes p again in the backward pass: 4 products.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vitrina.errors import InputError
 
-CHUNK_BYTES = 32 << 20
-"""Size of the logits of one chunk unless `chunk_positions` says otherwise."""
+CACHE_LOGITS = 1 << 21
+"""Logits of one chunk for a small catalogue: 8 MiB stay in a processor's cache."""
+GPU_LOGITS = 1 << 27
+"""The same on a GPU: enough work for a kernel."""
+ITEM_BLOCK = 1 << 15
+"""Items whose gradient in half precision exists before it is added up in float32."""
+FAR = 1e-30
+"""Below this p_pt, its logarithm is taken another way."""
 
 
 def full_softmax(
@@ -39,7 +53,7 @@ def full_softmax(
     temperature: float | Tensor = 1.0,
     chunk_positions: int | None = None,
 ) -> Tensor:
-    """L_p = log sum_i exp(s_pi) - s_pt of each position, whatever the weights given to them later.
+    """L_p = log sum_i exp(s_pi) - s_pt of each position, whatever weights it is given later.
 
     Args:
         hidden_PD: vectors of the positions that count (padding left out), (P, D).
@@ -47,16 +61,16 @@ def full_softmax(
         target_P: the item that came next, (P,), integers in [0, I).
         bias_I: bias of each item, (I,).
         temperature: divides the products, not the bias; a tensor may be learned.
-        chunk_positions: positions whose logits exist at a time; None makes them 32 MiB.
+        chunk_positions: positions whose logits exist at a time. None takes 2 M logits (128 M on a GPU), or
+            2 D positions if that is more: two times the size of E, whose gradient is as large anyway.
 
     Returns:
-        Loss of each position, (P,), float32 (float64 if the vectors are).
+        L, (P,), float32 (float64 if the vectors are).
 
     Raises:
         InputError: the shapes do not belong together.
     """
-    chunk = _check(hidden_PD, item_emb_ID, target_P, bias_I, chunk_positions)
-    return _Each.apply(hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    return _apply(_Each, hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk_positions)
 
 
 def full_softmax_mean(
@@ -72,136 +86,179 @@ def full_softmax_mean(
 
     The arguments are those of `full_softmax`. With P = 0 the loss is 0.
     """
-    chunk = _check(hidden_PD, item_emb_ID, target_P, bias_I, chunk_positions)
-    return _Mean.apply(hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    return _apply(_Mean, hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk_positions)
 
 
-def _check(
-    hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, bias_I: Tensor | None, chunk: int | None
-) -> int:
-    P, I = len(hidden_PD), len(item_emb_ID)  # noqa: E741
-    if hidden_PD.shape != (P, item_emb_ID.shape[-1]) or target_P.shape != (P,):
+def _apply(
+    form: type[torch.autograd.Function],
+    h: Tensor,
+    E: Tensor,
+    b: Tensor | None,
+    target_P: Tensor,
+    chunk: int | None,
+) -> Tensor:
+    n, n_items, dim = len(h), *E.shape
+    if h.shape != (n, dim) or target_P.shape != (n,):
         raise InputError(
             f"full_softmax needs hidden (P, D), items (I, D) and targets (P,), "
-            f"got {tuple(hidden_PD.shape)}, {tuple(item_emb_ID.shape)} and {tuple(target_P.shape)}"
+            f"got {tuple(h.shape)}, {tuple(E.shape)} and {tuple(target_P.shape)}"
         )
-    if bias_I is not None and bias_I.shape != (I,):
-        raise InputError(f"full_softmax needs one bias for each of {I} items, got {tuple(bias_I.shape)}")
+    if b is not None and b.shape != (n_items,):
+        raise InputError(f"full_softmax needs one bias for each of {n_items} items, got {tuple(b.shape)}")
     if chunk is None:
-        chunk = CHUNK_BYTES // (4 * max(I, 1))
-    return max(1, min(chunk, P))
-
-
-def _exponentials(h_CD: Tensor, E_ID: Tensor, b_I: Tensor | None, S_CI: Tensor) -> Tensor:
-    """Make S = exp(s - max s) in place; returns log Z, (C,)."""
-    torch.mm(h_CD, E_ID.t(), out=S_CI)
-    if b_I is not None:
-        S_CI += b_I
-    top_C = S_CI.amax(1, keepdim=True)
-    S_CI.sub_(top_C).exp_()
-    return top_C.squeeze(1)
+        chunk = max((GPU_LOGITS if h.is_cuda else CACHE_LOGITS) // n_items, 2 * dim)
+    return form.apply(h, E, b, target_P, max(1, min(chunk, n)))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Each(torch.autograd.Function):
-    """Loss of each position; S is computed again in the backward pass."""
+    """L of each position; p is computed again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, E: Tensor, b: Tensor | None, target_P: Tensor, chunk: int) -> Tensor:
-        h, E = h.to(_kind(h)), E.to(_kind(h))
-        S = h.new_empty(chunk, len(E))
-        log_Z_P = h.new_empty(len(h))
-        for lo in range(0, len(h), chunk):
-            S_CI = S[: min(chunk, len(h) - lo)]
-            top_C = _exponentials(h[lo : lo + chunk], E, b, S_CI)
-            log_Z_P[lo : lo + chunk] = S_CI.sum(1).log_().add_(top_C)
-        ctx.save_for_backward(h, E, b, target_P, log_Z_P)
-        ctx.chunk = chunk
-        return log_Z_P - _target_logit(h, E, b, target_P)
+        rows = _Rows.of(h, E, b, target_P, chunk)
+        loss_P = rows.new_column()
+        for at in rows.chunks():
+            rows.softmax(at, loss_P)
+        ctx.save_for_backward(h, E, b, target_P)
+        ctx.chunk, ctx.work = chunk, rows.h.dtype
+        return loss_P
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h, E, b, target_P, log_Z_P = ctx.saved_tensors
-        (w_P,) = grads
-        grad_h, grad_E = torch.empty_like(h), torch.zeros_like(E)
-        grad_b = None if b is None else torch.zeros_like(b)
-        S = h.new_empty(ctx.chunk, len(E))
-        for lo in range(0, len(h), ctx.chunk):
-            at = slice(lo, lo + ctx.chunk)
-            S_CI = S[: min(ctx.chunk, len(h) - lo)]
-            top_C = _exponentials(h[at], E, b, S_CI)
-            scale_C = w_P[at] * (top_C - log_Z_P[at]).exp()
-            _accumulate(S_CI, scale_C, h[at], E, grad_h[at], grad_E, grad_b)
-        _subtract_targets(w_P, h, E, target_P, grad_h, grad_E, grad_b)
-        return grad_h, grad_E, grad_b, None, None
+    @once_differentiable
+    def backward(ctx: Any, w_P: Tensor) -> tuple[Tensor | None, ...]:
+        h, E, b, target_P = ctx.saved_tensors
+        rows = _Rows.of(h, E, b, target_P, ctx.chunk, ctx.work)
+        grads, loss_P, q_P = _Gradients.zeros(h, E, b), rows.new_column(), rows.new_column()
+        for at in rows.chunks():
+            R_CI, q_P[at] = rows.softmax(at, loss_P)
+            grads.add(rows, at, R_CI, w_P[at])
+        grads.subtract_targets(rows, w_P * q_P)
+        return grads.h.to(h.dtype), grads.E.to(E.dtype), grads.b, None, None
 
 
 class _Mean(torch.autograd.Function):
-    """Mean loss; the gradient is computed in the forward pass."""
+    """Mean of L; the gradient is computed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, E: Tensor, b: Tensor | None, target_P: Tensor, chunk: int) -> Tensor:
-        h, E = h.to(_kind(h)), E.to(_kind(h))
-        S = h.new_empty(chunk, len(E))
-        log_Z_P = h.new_empty(len(h))
-        wanted = any(ctx.needs_input_grad)
-        grad_h, grad_E = (torch.empty_like(h), torch.zeros_like(E)) if wanted else (None, None)
-        grad_b = torch.zeros_like(b) if wanted and b is not None else None
-        for lo in range(0, len(h), chunk):
-            at = slice(lo, lo + chunk)
-            S_CI = S[: min(chunk, len(h) - lo)]
-            top_C = _exponentials(h[at], E, b, S_CI)
-            Z_C = S_CI.sum(1)
-            log_Z_P[at] = Z_C.log().add_(top_C)
-            if grad_h is not None and grad_E is not None:
-                _accumulate(S_CI, 1 / (len(h) * Z_C), h[at], E, grad_h[at], grad_E, grad_b)
-        if grad_h is not None and grad_E is not None:
-            w_P = h.new_full((len(h),), 1 / max(len(h), 1))
-            _subtract_targets(w_P, h, E, target_P, grad_h, grad_E, grad_b)
-        ctx.save_for_backward(grad_h, grad_E, grad_b)
-        return (log_Z_P - _target_logit(h, E, b, target_P)).sum() / max(len(h), 1)
+        rows = _Rows.of(h, E, b, target_P, chunk)
+        loss_P, q_P = rows.new_column(), rows.new_column()
+        w_P = torch.full_like(loss_P, 1 / max(len(h), 1))
+        grads = _Gradients.zeros(h, E, b) if any(ctx.needs_input_grad) else None
+        for at in rows.chunks():
+            R_CI, q_P[at] = rows.softmax(at, loss_P)
+            if grads is not None:
+                grads.add(rows, at, R_CI, w_P[at])
+        if grads is not None:
+            grads.subtract_targets(rows, w_P * q_P)
+            ctx.save_for_backward(grads.h.to(h.dtype), grads.E.to(E.dtype), grads.b)
+        return (w_P * loss_P).sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
         grad_h, grad_E, grad_b = ctx.saved_tensors
-        w = grads[0]
         return grad_h * w, grad_E * w, None if grad_b is None else grad_b * w, None, None
 
 
-def _kind(h: Tensor) -> torch.dtype:
-    return torch.float64 if h.dtype == torch.float64 else torch.float32
+@dataclass
+class _Rows:
+    """The positions of a batch in working precision, with room for the p of one chunk."""
+
+    h: Tensor
+    E: Tensor
+    b: Tensor | None
+    target_P: Tensor
+    room: Tensor
+    """(chunk, I)."""
+
+    @classmethod
+    def of(
+        cls,
+        h: Tensor,
+        E: Tensor,
+        b: Tensor | None,
+        target_P: Tensor,
+        chunk: int,
+        work: torch.dtype | None = None,
+    ) -> "_Rows":
+        device = h.device.type
+        if work is None:
+            work = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h.dtype
+        h, E = h.to(work), E.to(work)
+        return cls(h, E, None if b is None else b.to(work), target_P, h.new_empty(chunk, len(E)))
+
+    def new_column(self) -> Tensor:
+        return self.h.new_zeros(len(self.h), dtype=_sums(self.h))
+
+    def chunks(self) -> list[slice]:
+        step = len(self.room)
+        return [slice(lo, min(lo + step, len(self.h))) for lo in range(0, len(self.h), step)]
+
+    def softmax(self, at: slice, loss_P: Tensor) -> tuple[Tensor, Tensor]:
+        """R (C, I) and q (C,) of a chunk; writes its part of L."""
+        R_CI, target_C = self.room[: at.stop - at.start], self.target_P[at]
+        row_C = torch.arange(len(target_C), device=target_C.device)
+        self.logits(self.h[at], R_CI)
+        torch.softmax(R_CI, 1, out=R_CI)
+        p_C = R_CI[row_C, target_C].to(loss_P.dtype)
+        R_CI[row_C, target_C] = 0.0
+        q_C = R_CI.sum(1).to(loss_P.dtype)
+        loss_P[at] = torch.where(q_C < 0.5, -torch.log1p(-q_C), -p_C.log())
+        far_C = p_C < FAR
+        if far_C.any():
+            self.far(at, far_C, loss_P)
+        return R_CI, q_C
+
+    def logits(self, h_CD: Tensor, out_CI: Tensor) -> None:
+        if self.b is None:
+            torch.mm(h_CD, self.E.t(), out=out_CI)
+        else:
+            torch.addmm(self.b, h_CD, self.E.t(), out=out_CI)
+
+    def far(self, at: slice, far_C: Tensor, loss_P: Tensor) -> None:
+        """L of positions whose p_pt is too small a number, from logits alone."""
+        h_CD, target_C1 = self.h[at][far_C], self.target_P[at, None][far_C]
+        s_CI = h_CD.new_empty(len(h_CD), len(self.E))
+        self.logits(h_CD, s_CI)
+        s_CI = s_CI.to(loss_P.dtype)
+        loss_P[at][far_C] = s_CI.logsumexp(1) - s_CI.gather(1, target_C1).squeeze(1)
 
 
-def _target_logit(h: Tensor, E: Tensor, b: Tensor | None, target_P: Tensor) -> Tensor:
-    s_P = (h * E[target_P]).sum(1)
-    return s_P if b is None else s_P + b[target_P]
+@dataclass
+class _Gradients:
+    """Sums of the gradient over chunks."""
+
+    h: Tensor
+    E: Tensor
+    b: Tensor | None
+
+    @classmethod
+    def zeros(cls, h: Tensor, E: Tensor, b: Tensor | None) -> "_Gradients":
+        return cls(*(x if x is None else torch.zeros_like(x, dtype=_sums(x)) for x in (h, E, b)))  # type: ignore[arg-type]
+
+    def add(self, rows: _Rows, at: slice, R_CI: Tensor, w_C: Tensor) -> None:
+        """All terms of a chunk but those of the targets."""
+        w_C1, wide = w_C[:, None], self.h.dtype
+        self.h[at] = torch.mm(R_CI, rows.E).to(wide) * w_C1
+        scaled_CD = (rows.h[at].to(wide) * w_C1).to(rows.h.dtype)
+        if rows.h.dtype == self.E.dtype:
+            self.E.addmm_(R_CI.t(), scaled_CD)
+        else:
+            for lo in range(0, len(self.E), ITEM_BLOCK):
+                items = slice(lo, lo + ITEM_BLOCK)
+                self.E[items] += torch.mm(R_CI[:, items].t(), scaled_CD).to(wide)
+        if self.b is not None:
+            self.b += torch.mv(R_CI.t(), w_C.to(R_CI.dtype))
+
+    def subtract_targets(self, rows: _Rows, wq_P: Tensor) -> None:
+        """The terms of the targets."""
+        self.h -= wq_P[:, None] * rows.E[rows.target_P]
+        self.E.index_add_(0, rows.target_P, wq_P[:, None] * rows.h, alpha=-1)
+        if self.b is not None:
+            self.b.index_add_(0, rows.target_P, wq_P.to(self.b.dtype), alpha=-1)
 
 
-def _accumulate(
-    S_CI: Tensor,
-    scale_C: Tensor,
-    h_CD: Tensor,
-    E_ID: Tensor,
-    grad_h_CD: Tensor,
-    grad_E_ID: Tensor,
-    grad_b_I: Tensor | None,
-) -> None:
-    torch.mm(S_CI, E_ID, out=grad_h_CD)
-    grad_h_CD *= scale_C[:, None]
-    grad_E_ID.addmm_(S_CI.t(), h_CD * scale_C[:, None])
-    if grad_b_I is not None:
-        grad_b_I.addmv_(S_CI.t(), scale_C)
-
-
-def _subtract_targets(
-    w_P: Tensor,
-    h: Tensor,
-    E: Tensor,
-    target_P: Tensor,
-    grad_h: Tensor,
-    grad_E: Tensor,
-    grad_b: Tensor | None,
-) -> None:
-    grad_h -= w_P[:, None] * E[target_P]
-    grad_E.index_add_(0, target_P, w_P[:, None] * h, alpha=-1)
-    if grad_b is not None:
-        grad_b.index_add_(0, target_P, w_P, alpha=-1)
+def _sums(x: Tensor) -> torch.dtype:
+    """The precision of sums: float32 for all but float64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

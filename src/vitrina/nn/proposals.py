@@ -97,8 +97,8 @@ class Unigram:
         self, counts_I: IntArray | Tensor, n: int, *, power: float = 1.0, shared: bool = True
     ) -> None:
         _check_at_least_one("Unigram", n=n)
-        counts_I = _checked_counts("Unigram", counts_I)
-        weight_I = np.where(counts_I > 0, np.maximum(counts_I, 1) ** power, 0.0)
+        c_I = _checked_counts("Unigram", counts_I)
+        weight_I = np.where(c_I > 0, np.where(c_I > 0, c_I, 1.0) ** power, 0.0)
         p_I = weight_I / weight_I.sum()
         self.n_items, self.n, self.shared = len(p_I), n, shared
         with np.errstate(divide="ignore"):
@@ -135,10 +135,9 @@ class InBatch:
 
     def __init__(self, counts_I: IntArray | Tensor, n: int | None = None) -> None:
         _check_at_least_one("InBatch", n=1 if n is None else n)
-        counts_I = _checked_counts("InBatch", counts_I)
-        self.n_items, self.n = len(counts_I), n
-        self.n_rows = float(counts_I.sum())
-        self.q_I = torch.from_numpy((counts_I / self.n_rows).astype(np.float32))
+        c_I = _checked_counts("InBatch", counts_I)
+        self.n_items, self.n, self.n_rows = len(c_I), n, float(c_I.sum())
+        self.q_I = torch.from_numpy((c_I / self.n_rows).astype(np.float32))
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
         """P items, or n of them. Cost: O(P)."""
