@@ -61,7 +61,7 @@ class NextItemModel(Estimator):
     loss: str = "softmax"
     """"softmax": over the whole catalogue; "sampled_softmax", "bce", "gbce": over drawn negatives."""
     n_negatives: int = 256
-    """Negatives drawn for a batch ("bce": for each position), where the loss draws any."""
+    """Negatives drawn for a batch ("bce", "gbce": for each position), where the loss draws any."""
     negatives: str = "uniform"
     """Drawn "uniform", "unigram" (by count), "in_batch" (the batch's own positives) or "mixed"."""
     correction: Correction = "corrected"
@@ -87,7 +87,7 @@ class NextItemModel(Estimator):
     patience: int = 0
     """Epochs without a better validation before stopping; 0 runs all."""
     validation: str = "none"
-    """"none"; "time": the latest `frac_validation` of the rows, by time; "last": the last row of each user."""
+    """"none"; "time": the latest `frac_validation` of all rows; "last": the last row of each user."""
     frac_validation: float = 0.05
     """Share of rows held out by "time"."""
     refit: bool = True
@@ -250,12 +250,12 @@ class NextItemModel(Estimator):
         users = np.flatnonzero((before.lengths > 0) & (after.lengths > 0))
         if not len(users) or not (before.lengths > 1).any():
             raise InputError(
-                f"{type(self).__name__}.validation={self.validation!r} leaves no user with rows on both sides; "
+                f"{type(self).__name__}.validation={self.validation!r} leaves nobody with rows on both; "
                 'raise frac_validation or take validation="none"'
             )
         rng = np.random.default_rng(self.seed)
-        users = np.sort(rng.permutation(users)[:VALIDATION_USERS]).astype(np.int32)
-        queries, truth = before.rows(users), after.rows(users)
+        users = np.sort(rng.permutation(users)[:VALIDATION_USERS])
+        queries, truth = before.rows(users.astype(np.int32)), after.rows(users.astype(np.int32))
         width = np.int64(train.n_items)
         seen = queries.user_rows * width + queries.item_ix
         n_repeated = np.isin(truth.user_rows * width + truth.item_ix, seen).sum()

@@ -27,7 +27,7 @@ CORRECTIONS = ("none", "standard", "corrected")
 
 
 INIT_STD = 0.02
-"""Of the vectors at the start. 1 / sqrt(D) starts with confident logits and learns more slowly (MovieLens 1M)."""
+"""Of the vectors at the start; 1 / sqrt(D) makes confident logits, slow to unlearn on MovieLens 1M."""
 
 
 class Batch(NamedTuple):
@@ -169,7 +169,7 @@ def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
     n_items, counts = len(counts_I), torch.from_numpy(np.asarray(counts_I, dtype=np.float64))
     match config.negatives:
         case "uniform":
-            return Uniform(n_items, config.n_negatives, shared=config.loss not in ("bce",))
+            return Uniform(n_items, config.n_negatives, shared=config.loss == "sampled_softmax")
         case "unigram":
             return Unigram(counts, config.n_negatives)
         case "in_batch":
