@@ -21,17 +21,23 @@ from vitrina.errors import ConfigError
 from vitrina.estimator import Estimator
 
 if TYPE_CHECKING:
+    from vitrina.candidates.bert4rec import BERT4Rec
+    from vitrina.candidates.gru4rec import GRU4Rec
+    from vitrina.candidates.hstu import HSTU
     from vitrina.candidates.sasrec import ESASRec, GSASRec, SASRec
 
 __all__ = [
     "BPR",
     "CANDIDATES",
+    "HSTU",
     "SANSA",
+    "BERT4Rec",
     "DecayPop",
     "DecayedItemKNN",
     "DualEase",
     "ESASRec",
     "Ease",
+    "GRU4Rec",
     "GSASRec",
     "ImplicitALS",
     "ItemKNN",
@@ -46,6 +52,9 @@ NEEDS_TORCH = {
     "SASRec": "sasrec",
     "GSASRec": "sasrec",
     "ESASRec": "sasrec",
+    "HSTU": "hstu",
+    "GRU4Rec": "gru4rec",
+    "BERT4Rec": "bert4rec",
 }
 """Module of each model that needs torch."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ from vitrina.metrics import ILD, Context, Vendi, cooccurrence_vectors
 from vitrina.metrics.measure import Accuracy
 from vitrina.pipeline import Pipeline
 from vitrina.policies import Unseen
-from vitrina.schema import BoolArray, DoubleArray, FloatArray, IntArray, LongArray
+from vitrina.schema import TS, USER_ID, BoolArray, DoubleArray, FloatArray, IntArray, LongArray
 from vitrina.split import Split, Truth, written
 
 CONTROL = "another user's list"
@@ -168,10 +169,12 @@ class Evaluator:
         """
         self._check(model, pipeline)
         pipeline = self._with_seen_filter(pipeline)
-        collected = _Collected(self)
+        asked = self._asked(pipeline)
+        collected = _Collected(self, asked)
         with ListWriter(None if lists_path is None else Path(lists_path)) as writer:
             for start, stop in self._batches(len(self.truth)):
                 queries = self.train.of(self.truth.user_ids.values[start:stop])
+                queries = queries.asked_at(None if asked is None else asked.ts_U[start:stop])
                 began = time.perf_counter()
                 feed = pipeline.recommend(queries, k=self.protocol.k, now=self.split.cut_us)
                 collected.add(feed, start, stop, time.perf_counter() - began)
@@ -203,6 +206,23 @@ class Evaluator:
         seen = [Unseen()] if self.protocol.repeats == "new_only" else []
         return replace(pipeline, policies=[*others, *seen])
 
+    def _asked(self, pipeline: Pipeline) -> "_Asked | None":
+        """When each test user asks, where a source of the pipeline has `request_time` on."""
+        if not any(getattr(source.generator, "request_time", False) for source in pipeline.sources):
+            return None
+        if self.split.cut_us is not None:
+            ts_U = np.full(len(self.truth), self.split.cut_us, dtype=np.int64)
+            return _Asked(ts_U, "knows the time of each request, which is that of the cut")
+        first = self.split.test.frame.group_by(USER_ID).agg(pl.col(TS).dt.timestamp("us").min()).collect()
+        at = self.truth.user_ids.ix(first[USER_ID])
+        ts_U = np.zeros(len(self.truth), dtype=np.int64)
+        ts_U[at[at >= 0]] = first[TS].to_numpy()[at >= 0]
+        return _Asked(
+            ts_U,
+            "knows the time of each request, which is that of the user's first test row; models without "
+            "request_time are not told it",
+        )
+
     def _batches(self, n: int) -> Iterator[tuple[int, int]]:
         for start in range(0, n, self.batch_size):
             yield start, min(start + self.batch_size, n)
@@ -218,11 +238,18 @@ class Evaluator:
             collected.shown.add(feed.item_ix)
 
 
+class _Asked(NamedTuple):
+    """What a model that knows the time of a request is told."""
+
+    ts_U: LongArray
+    note: str
+
+
 class _Collected:
     """What the batches of one run add up to."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
+    def __init__(self, evaluator: Evaluator, asked: _Asked | None) -> None:
+        self.evaluator, self.asked = evaluator, asked
         self.blocks: list[dict[str, DoubleArray]] = []
         self.shown = Shown(evaluator.protocol.catalogue_metrics, evaluator.train.n_items)
         self.sources: Counter[str] = Counter()
@@ -281,7 +308,7 @@ class _Collected:
 
     def _notes(self, values: dict[str, DoubleArray]) -> tuple[str, ...]:
         main = self.evaluator.protocol.main
-        found = []
+        found = [] if self.asked is None else [self.asked.note]
         if self.n_different == 0 and len(values[main]) > 1:
             found.append("gives everybody the same list")
         else:

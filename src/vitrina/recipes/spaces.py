@@ -59,6 +59,29 @@ SPACES: dict[str, Space] = {
     "Ease": {"reg": Real(10.0, 10_000.0, log=True)},
     "SANSA": {"reg": Real(10.0, 10_000.0, log=True), "n_neighbors": Whole(20, 400, log=True)},
     "DualEase": {"reg": Real(10.0, 10_000.0, log=True)},
+    "HSTU": {
+        "embedding_dim": Choice((50, 64, 128)),
+        "n_layers": Whole(1, 8),
+        "lr": Real(3e-4, 3e-3, log=True),
+        "dropout": Real(0.0, 0.5),
+        "temperature": Real(0.02, 0.2, log=True),
+        "n_epochs": Whole(10, 100, log=True),
+    },
+    "GRU4Rec": {
+        "embedding_dim": Choice((32, 64, 128)),
+        "hidden_dim": Choice((64, 128, 256)),
+        "lr": Real(3e-4, 1e-2, log=True),
+        "dropout": Real(0.0, 0.5),
+        "n_epochs": Whole(5, 50, log=True),
+    },
+    "BERT4Rec": {
+        "embedding_dim": Choice((32, 64, 128)),
+        "n_layers": Whole(1, 4),
+        "lr": Real(3e-4, 3e-3, log=True),
+        "dropout": Real(0.0, 0.5),
+        "p_mask": Real(0.1, 0.5),
+        "n_epochs": Whole(20, 200, log=True),
+    },
 }
 """By class name; a model that is not here has nothing to search."""
 
