@@ -162,13 +162,13 @@ def load(
         raise ArtifactError(
             f"{latest} does not hold what this version keeps ({error}); delete {folder} to start anew"
         ) from error
-    if len(tensors["rng"]) != here.size:
+    n_written = len(tensors["rng"])
+    if n_written != here.size:
         logger.warning(
-            "%s was written by %d processes and %d go on: losses agree up to rounding, dropout and negatives "
-            "are drawn differently",
+            "%s was written by %s and %s on: losses agree up to rounding, random draws are others",
             latest,
-            len(tensors["rng"]),
-            here.size,
+            "1 process" if n_written == 1 else f"{n_written} processes",
+            "1 goes" if here.size == 1 else f"{here.size} go",
         )
     logger.info("going on from %s: %d epochs and %d steps done", latest, progress.epoch, progress.step)
     best = {name: torch.from_numpy(array) for name, array in _part(tensors, "best/").items()}

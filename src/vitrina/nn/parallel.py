@@ -62,7 +62,7 @@ class World:
         if self.size == 1:
             return module
         if not self.sharded:
-            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+            return nn.parallel.DistributedDataParallel(module)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -74,7 +74,8 @@ class World:
             if isinstance(part, nn.ModuleList):
                 for block in part:
                     fully_shard(block, mesh=mesh)
-        return fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
 
     def part_ways(self) -> None:
         """Give this process random numbers of its own, so that dropout differs between parts of a batch."""

@@ -8,8 +8,8 @@ step is a mean over all processes' terms, and two processes that share a batch t
 
 A step is a function of the weights, the optimiser's state, the batch and the state of torch's generator. The
 first, second and last are in the checkpoint, and the batch is a function of seed and epoch; validation and
-the skipping of batches leave the generator as it was. So a run that goes on gives the numbers of one that never
-stopped.
+the skipping of batches leave the generator as it was. So a run that goes on gives the numbers of one that was
+never stopped.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ class Run:
     fingerprint: str = ""
     """Of data and model, for checkpoints; the schedule is added to it."""
     validate: Callable[[], float] | None = None
-    """Called after every epoch, in eval mode and in every process; higher is better. The first one's value counts."""
+    """After an epoch, in eval mode, in every process; the first one's value counts. Higher is better."""
     folder: Path | None = None
     """Where checkpoints of this run, and nothing else, lie; None writes none."""
     tracker: Tracker | None = None
@@ -121,7 +121,7 @@ class Run:
 def has_fast_bf16(device: str = "cpu") -> bool:
     """Whether a "cpu" or "cuda" device multiplies in bfloat16, rather than emulating it."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = Path("/proc/cpuinfo")
     return flags.is_file() and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.read_text().split())
 
