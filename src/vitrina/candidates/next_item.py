@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.factors import best_by_product, nearest_by_cosine
+from vitrina.candidates.norms import NormWatch
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import Estimator, check_positive, fitted
 from vitrina.ids import Ids
@@ -102,7 +103,8 @@ class NextItemModel(Estimator):
     item_emb_: FloatArray = fitted()
     """Vectors of the items to predict, as scored: (I, D)."""
     curve_: pl.DataFrame = fitted()
-    """epoch, loss, validation (NDCG@10) and seconds of each epoch."""
+    """epoch, loss, validation (NDCG@10) and seconds of each epoch; in a session with `norms` also norm,
+    count_norm and update_cos (`vitrina.candidates.norms`)."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -190,6 +192,19 @@ class NextItemModel(Estimator):
     def similar(self, item_ix: IntArray, *, k: int) -> TopK:
         """Items whose vectors have the largest cosine with the given ones. Shape (n, k)."""
         return nearest_by_cosine(self.item_emb_, item_ix, k=k)
+
+    @property
+    def raw_item_emb(self) -> FloatArray:
+        """Vectors of the items to predict before any normalisation: `item_emb_` unless `cosine`. (I, D)."""
+        with torch.inference_mode():
+            return self._encoder.item_vectors().float().numpy()
+
+    @property
+    def start_norm(self) -> float:
+        """Mean length of the vectors of the items to predict before the first step; makes them again."""
+        with kept_rng(), torch.inference_mode():
+            torch.manual_seed(self.seed)
+            return float(self.network(len(self.items_)).eval().item_vectors().norm(dim=-1).mean())
 
     def _loss_config(self) -> LossConfig:
         return LossConfig(
@@ -281,11 +296,13 @@ class NextItemModel(Estimator):
                 precision=self.precision,
             )
             part = "refit" if held is None and self.validation != "none" else "fit"
+            watch = NormWatch(objective.encoder, train.item_counts()) if around.norms else None
             run = Run(
-                batches=lambda epoch: self._batches(train, windows, epoch),
+                batches=lambda epoch: self._watched(watch, train, windows, epoch),
                 n_batches=n_batches,
                 fingerprint=self._fingerprint(train, n_epochs),
                 validate=None if held is None else lambda: self._validate(objective, held),
+                after_epoch=None if watch is None else watch.after_epoch,
                 folder=None if around.folder is None else around.folder / f"{type(self).__name__}-{part}",
                 tracker=around.tracker,
                 name=part,
@@ -303,6 +320,11 @@ class NextItemModel(Estimator):
     def _objective(self, train: Histories) -> NextItemObjective:
         """A new network and its loss."""
         return NextItemObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
+
+    def _watched(self, watch: NormWatch | None, train: Histories, windows: Windows, epoch: int) -> Any:
+        if watch is not None:
+            watch.begin()
+        return self._batches(train, windows, epoch)
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])

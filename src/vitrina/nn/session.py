@@ -24,6 +24,8 @@ class Session:
     """Hears a line of progress: epoch, batch, loss, speed."""
     tracker: Any = None
     """A `vitrina.nn.training.Tracker`."""
+    norms: bool = False
+    """Whether curves also tell how the lengths of item vectors follow popularity, epoch by epoch."""
 
 
 _OUTSIDE = Session()
@@ -37,10 +39,21 @@ def current() -> Session:
 
 @contextmanager
 def session(
-    *, folder: Path | None = None, heard: Callable[[str], None] | None = None, tracker: Any = None
+    *,
+    folder: Path | None = None,
+    heard: Callable[[str], None] | None = None,
+    tracker: Any = None,
+    norms: bool = False,
 ) -> Iterator[None]:
-    """Fits in the block keep checkpoints in `folder` and report to `heard` and `tracker`."""
-    token = _CURRENT.set(Session(folder=folder, heard=heard, tracker=tracker))
+    """Fits in the block keep checkpoints in `folder` and report to `heard` and `tracker`.
+
+    Args:
+        folder: of the checkpoints; None writes none.
+        heard: hears lines of progress.
+        tracker: hears the figures of epochs.
+        norms: whether those also tell of the lengths of item vectors.
+    """
+    token = _CURRENT.set(Session(folder=folder, heard=heard, tracker=tracker, norms=norms))
     try:
         yield
     finally:

@@ -108,6 +108,8 @@ class Run:
     """Of data and model, for checkpoints; the schedule is added to it."""
     validate: Callable[[], float] | None = None
     """After an epoch, in eval mode, in every process; the first one's value counts. Higher is better."""
+    after_epoch: Callable[[], dict[str, float]] | None = None
+    """Called after an epoch, before validation, in every process; its figures join the curve."""
     folder: Path | None = None
     """Where checkpoints of this run, and nothing else, lie; None writes none."""
     tracker: Tracker | None = None
@@ -300,6 +302,9 @@ def _after_epoch(state: _Trainee) -> None:
     state.check_weights()
     entry = {"epoch": progress.epoch + 1.0, "loss": progress.loss_sum / max(1, progress.n_terms)}
     entry["lr"] = float(state.optimizer.param_groups[0]["lr"])
+    if run.after_epoch is not None:
+        with kept_rng():
+            entry |= run.after_epoch()
     if run.validate is not None:
         state.objective.eval()
         with kept_rng():

@@ -60,7 +60,7 @@ def fit(
     """
     if folder is None:
         began = time.perf_counter()
-        with session(heard=heard):
+        with session(heard=heard, norms=True):
             return Fitted(pipeline.fit(train, items), time.perf_counter() - began, False)
     about = describe(pipeline) | {"data": data, "vitrina": __version__}
     key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -77,7 +77,7 @@ def fit(
     if fresh:
         shutil.rmtree(checkpoints, ignore_errors=True)
     began = time.perf_counter()
-    with session(folder=checkpoints, heard=heard):
+    with session(folder=checkpoints, heard=heard, norms=True):
         pipeline.fit(train, items)
     fit_s = time.perf_counter() - began
     replace(pipeline, policies=()).save(home)
