@@ -7,6 +7,8 @@ from vitrina.testing import check_candidates
 
 EXACT = {"deterministic", "equivariant"}
 LEARNT = {"deterministic", "stable", "similar"}
+NEXT_ITEM = {"deterministic", "similar", "needs_pairs"}
+SMALL = {"embedding_dim": 8, "max_len": 12, "n_epochs": 2}
 
 CONTRACT = {
     "Random": ({}, {"deterministic", "answers_empty_history"}),
@@ -21,6 +23,12 @@ CONTRACT = {
     "SANSA": ({"reg": 10.0}, LEARNT),
     "ImplicitALS": ({"embedding_dim": 8}, LEARNT),
     "BPR": ({"embedding_dim": 8}, LEARNT),
+    "SASRec": (SMALL, NEXT_ITEM),
+    "GSASRec": (SMALL, NEXT_ITEM),
+    "ESASRec": (SMALL, NEXT_ITEM),
+    "HSTU": ({**SMALL, "request_time": True}, NEXT_ITEM),
+    "GRU4Rec": ({**SMALL, "hidden_dim": 12}, NEXT_ITEM),
+    "BERT4Rec": (SMALL, NEXT_ITEM),
 }
 
 

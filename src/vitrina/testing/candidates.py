@@ -30,6 +30,7 @@ CAPABILITIES: Final = {
     "stable": "renaming may change random starts, but half of each list survives on the test log",
     "answers_empty_history": "an empty history gets a full list; without it, an empty list",
     "similar": "there is similar(item_ix, k=...)",
+    "needs_pairs": "a log where nothing follows anything is refused with an InputError",
 }
 """What an estimator may declare in `can`. What is not declared is not asked of it, except that a model that
 does not declare `answers_empty_history` must give an empty history an empty list."""
@@ -348,8 +349,14 @@ def _repeats(case: _Case) -> str | None:
 
 @_check
 def _one_row(case: _Case) -> str | None:
-    """A log of one user and one event can be learnt from."""
+    """A log of one user and one event can be learnt from, or is refused where declared."""
     train = Histories.from_frame(case.frame.head(1))
+    if "needs_pairs" in case.can:
+        try:
+            case.fit(train)
+        except InputError:
+            return None
+        return "a log where nothing follows anything was not refused"
     case.lists(case.fit(train), train)
     return None
 
