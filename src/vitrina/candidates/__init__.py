@@ -21,12 +21,14 @@ from vitrina.errors import ConfigError
 from vitrina.estimator import Estimator
 
 if TYPE_CHECKING:
+    from vitrina.candidates.argus import ARGUS
     from vitrina.candidates.bert4rec import BERT4Rec
     from vitrina.candidates.gru4rec import GRU4Rec
     from vitrina.candidates.hstu import HSTU
     from vitrina.candidates.sasrec import ESASRec, GSASRec, SASRec
 
 __all__ = [
+    "ARGUS",
     "BPR",
     "CANDIDATES",
     "HSTU",
@@ -55,6 +57,7 @@ NEEDS_TORCH = {
     "HSTU": "hstu",
     "GRU4Rec": "gru4rec",
     "BERT4Rec": "bert4rec",
+    "ARGUS": "argus",
 }
 """Module of each model that needs torch."""
 

@@ -1,0 +1,356 @@
+"""ARGUS: a history of (context, item, feedback), pre-trained on both halves of what happened next.
+
+Khrylchenko et al., "Scaling Recommender Transformers to One Billion Parameters", KDD 2026, arXiv:2507.15994.
+
+Notation                                                                                    shape
+    c_t, i_t, f_t   context, item and feedback of event t; together one token
+    h_t             state after event t, a causal transformer                               (H,)
+    e(i)            vectors of items, read and scored alike                                 (I, D)
+
+    P(history) = prod_t P(i_t | h_(t-1), c_t) P(f_t | h_(t-1), c_t, i_t)
+
+Pre-training maximises both factors: the first, a sampled softmax with logQ over in-batch and uniform negatives,
+imitates whatever put items before people; the second says how they took them. Fine-tuning then makes two towers
+that can answer offline, u = query(h_T, no context) and e(i), with the pairwise loss
+
+    -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau ),   a taken, b shown beside it and not taken, or refused before a
+
+and a sampled softmax against drawn negatives beside it (see `vitrina.nn.argus`). Feedback is the kind of event
+of each row (`Histories.event`): "full" and "skip", "click" and "buy". Rows of `shown_events` are impressions
+that led to nothing: they are no tokens, they are the b of the pairs. A log without them, and without
+`refusals`, is fine-tuned against drawn negatives alone.
+
+Context is what the time of an event tells: the hour of the week (UTC) and the gap since the event before it.
+
+Sizes, by `size`; L blocks of about 12 H^2 parameters, without the vectors of items:
+
+    tiny (2, 64) 0.1 M    3m (4, 256) 3.2 M    25m (8, 512) 25 M    100m (8, 1024) 101 M    1b (20, 2048) 1.0 B
+
+Cost of an epoch: N (12 L H^2 + L T H + M D) multiply-adds, three times over; see `vitrina plan ARGUS`.
+NOTE[DIFF] paper: towers of their own at the fine-tuning; here: the head and the item table that were pre-trained
+go on; because without impressions there would be little to train new ones on.
+NOTE[DIFF] paper: the pairwise loss alone; here: drawn negatives beside it; because impressions only compare what
+the feed thought worth showing, and retrieval ranks everything else too.
+NOTE[DIFF] paper: contexts of the product (surface, device); here: time alone; because histories carry no other.
+Use when: events differ in what they mean, or impressions are logged, and there is much data. See also: SASRec (one
+kind of event), HSTU (time between events).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from vitrina.ann import Jagged, TopK
+from vitrina.candidates.next_item import HeldOut, NextItemModel
+from vitrina.candidates.preferences import Preferences, preferences
+from vitrina.errors import ConfigError
+from vitrina.estimator import fitted
+from vitrina.log import Histories
+from vitrina.nn import session
+from vitrina.nn.argus import ArgusNet, Pairs, PretrainingObjective, Tokens, TowersObjective, Triples
+from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pad
+from vitrina.nn.next_item import NextItemObjective
+from vitrina.nn.training import Run, Schedule, fit
+from vitrina.schema import US_PER_SECOND, BoolArray, ByteArray, FloatArray, IntArray
+
+SIZES = {
+    "tiny": (2, 64, 2),
+    "3m": (4, 256, 4),
+    "25m": (8, 512, 8),
+    "100m": (8, 1024, 16),
+    "1b": (20, 2048, 16),
+}
+"""Blocks, width and heads of each size."""
+N_HOURS, N_GAPS = 168, 26
+"""Buckets of context: hours of a week; powers of two of seconds, the last from about a year on."""
+
+
+@dataclass(kw_only=True, eq=False)
+class ARGUS(NextItemModel):
+    """Next item and feedback, learnt together from (context, item, feedback), then two towers.
+
+    Example:
+        >>> from vitrina.testing import markov_world
+        >>> world = markov_world(seed=0)
+        >>> model = ARGUS(max_len=20, n_epochs=12, n_tuning_epochs=0, loss="softmax", lr=0.003)
+        >>> world.share_of_best(model.fit(world.train).retrieve(world.train, k=1)) > 0.85
+        True
+    """
+
+    size: str = "tiny"
+    """Name of blocks, width and heads, as in the module."""
+    n_layers: int | None = None
+    """Blocks, instead of those of `size`."""
+    hidden_dim: int | None = None
+    """H, instead of that of `size`."""
+    n_heads: int | None = None
+    """Heads of attention, instead of those of `size`."""
+    feedback_weight: float = 1.0
+    """lambda of the feedback's loss; 0 learns the next item only."""
+    p_no_context: float = 0.5
+    """Chance that the context of the next event is hidden in training."""
+    shown_events: tuple[str, ...] = ("impression",)
+    """Kinds of event that are impressions without a take."""
+    refusals: tuple[str, ...] = ()
+    """Kinds of event that mean no, as "dislike" or "skip"."""
+    n_tuning_epochs: int = 2
+    """Passes of the fine-tuning; 0 serves the pre-trained head."""
+    tuning_lr: float = 3e-4
+    """Step size of the fine-tuning."""
+    pair_weight: float = 1.0
+    """Of preferences beside drawn negatives in the fine-tuning."""
+    loss: str = "sampled_softmax"
+    n_negatives: int = 512
+    negatives: str = "mixed"
+    cosine: bool = True
+    temperature: float = 0.1
+    learned_temperature: bool = True
+    event_names_: list[str] = fitted()
+    """Kinds of feedback, in the order of the head's logits."""
+    tuning_curve_: pl.DataFrame = fitted()
+    """epoch, loss and seconds of the fine-tuning."""
+
+    def __post_init__(self) -> None:
+        self.shown_events, self.refusals = tuple(self.shown_events), tuple(self.refusals)
+        super().__post_init__()
+        if self.size not in SIZES:
+            raise ConfigError(f"ARGUS.size must be one of {', '.join(SIZES)}, got {self.size!r}")
+        _, hidden_dim, n_heads = self.shape
+        if min(self.shape) < 1 or hidden_dim % n_heads:
+            raise ConfigError(
+                f"ARGUS needs n_layers, hidden_dim and n_heads >= 1 and hidden_dim a multiple of n_heads, got "
+                f"{self.shape}"
+            )
+        if not 0 <= self.p_no_context <= 1 or self.n_tuning_epochs < 0:
+            raise ConfigError(
+                f"ARGUS.p_no_context must be in [0, 1] and n_tuning_epochs >= 0, got {self.p_no_context} and "
+                f"{self.n_tuning_epochs}"
+            )
+        if not self.tuning_lr > 0 or self.feedback_weight < 0 or self.pair_weight < 0:
+            raise ConfigError(
+                f"ARGUS.tuning_lr must be > 0 and feedback_weight and pair_weight >= 0, got {self.tuning_lr}, "
+                f"{self.feedback_weight} and {self.pair_weight}"
+            )
+        if not self.tied:
+            raise ConfigError("ARGUS.tied must be True: its items read and scored share their vectors")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Blocks, width and heads."""
+        given = (self.n_layers, self.hidden_dim, self.n_heads)
+        n_layers, hidden_dim, n_heads = (
+            named if own is None else own for own, named in zip(given, SIZES[self.size], strict=True)
+        )
+        return n_layers, hidden_dim, n_heads
+
+    def network(self, n_items: int) -> Any:
+        """The network of `vitrina.nn.argus`, with the kinds of event that were fitted, else one."""
+        n_kinds = len(self.__dict__.get("event_names_", ("event",)))
+        n_layers, hidden_dim, n_heads = self.shape
+        return ArgusNet(
+            n_items,
+            n_kinds,
+            (N_HOURS, N_GAPS),
+            embedding_dim=self.embedding_dim,
+            hidden_dim=hidden_dim,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            dropout=self.dropout,
+        )
+
+    def fit(self, train: Histories) -> Self:
+        """Pre-train on the events that are no impressions, then fine-tune; returns self.
+
+        Raises:
+            InputError: no history has two events, impressions aside.
+            NotFiniteError: a loss is NaN or infinite; says at which batch.
+        """
+        read = self._read(train)
+        self._shown = train.only(np.isin(train.event, self._codes(train, self.shown_events)))
+        occurring = np.unique(read.event) if read.n_rows else np.zeros(1, np.uint8)
+        self.event_names_ = [train.event_names[code] for code in occurring]
+        self.tuning_curve_ = pl.DataFrame()
+        super().fit(read)
+        del self._shown
+        return self
+
+    def embed(self, queries: Histories) -> FloatArray:
+        """The user tower: the query after the latest event of each history, without context. (B, D)."""
+        return super().embed(self._read(queries))
+
+    def retrieve(
+        self, queries: Histories, *, k: int, exclude: Jagged | None = None, allowed: BoolArray | None = None
+    ) -> TopK:
+        """The k items nearest to each user's vector; a history without events gets an empty list.
+
+        Cost: one pass of the network over at most `max_len` events, and I D multiply-adds a query.
+
+        Args:
+            queries: B histories; impressions in them are skipped.
+            k: length of a list; cut to I.
+            exclude: items that may not enter each query's list.
+            allowed: (I,), False excludes an item from every list.
+        """
+        return super().retrieve(self._read(queries), k=k, exclude=exclude, allowed=allowed)
+
+    def p_feedback(self, queries: Histories, item_ix: IntArray) -> FloatArray:
+        """Chance of each kind of feedback, were the item next, without context. Shape (B, K).
+
+        Args:
+            queries: B histories, none empty.
+            item_ix: an item for each. Shape (B,).
+        """
+        queries = self._read(queries).reindex(self.items_).last(self.max_len)
+        with torch.inference_mode():
+            hidden_BH = self._states(queries, np.arange(len(queries)))
+            context_BD = self._encoder.unknown_context().expand(len(queries), -1)
+            logit_BK = self._encoder.feedback(
+                hidden_BH, context_BD, torch.from_numpy(item_ix.astype(np.int64))
+            )
+            return logit_BK.softmax(-1).numpy()
+
+    def _codes(self, histories: Histories, names: tuple[str, ...]) -> list[int]:
+        return [code for code, name in enumerate(histories.event_names) if name in names]
+
+    def _read(self, histories: Histories) -> Histories:
+        """Without the impressions that led to nothing."""
+        shown = self._codes(histories, self.shown_events)
+        return histories.only(~np.isin(histories.event, shown)) if shown else histories
+
+    def _kinds(self, histories: Histories) -> IntArray:
+        """`event_names_` position of each code of these histories; K where it is unknown."""
+        known = {name: at for at, name in enumerate(self.event_names_)}
+        return np.array([known.get(name, len(known)) for name in histories.event_names], dtype=np.int64)
+
+    def _columns(self, rows: Rows, histories: Histories, context_NC: ByteArray, n_items: int) -> Tokens:
+        """The triples of some rows."""
+        hours, gaps = (rows.take(context_NC[:, c], pad) for c, pad in enumerate((N_HOURS, N_GAPS)))
+        kinds = torch.from_numpy(self._kinds(histories))
+        kind_BT = kinds[rows.take(histories.event, 0)].masked_fill(
+            ~rows.layout.valid_BT, len(self.event_names_)
+        )
+        return Tokens(rows.take(histories.item_ix, n_items), torch.stack([hours, gaps], -1), kind_BT)
+
+    def _triples(self, windows: Windows, train: Histories, context_NC: ByteArray) -> Triples:
+        read = pad(Windows(windows.start, windows.stop - 1))
+        after = Rows(np.minimum(read.row_BT + 1, train.n_rows - 1), read.layout)
+        columns = (self._columns(rows, train, context_NC, train.n_items) for rows in (read, after))
+        return Triples(*columns, read.layout)
+
+    def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
+        rng = np.random.default_rng([self.seed, epoch])
+        context_NC = contexts(train)
+        for some in batches(windows, self.batch_size, rng=rng):
+            yield self._triples(some, train, context_NC)
+
+    def _objective(self, train: Histories) -> NextItemObjective:
+        return PretrainingObjective(
+            self.network(train.n_items),
+            self._loss_config(),
+            train.item_counts(),
+            feedback_weight=self.feedback_weight if len(self.event_names_) > 1 else 0.0,
+            p_no_context=self.p_no_context,
+        )
+
+    def _train(
+        self, train: Histories, n_epochs: int, held: HeldOut | None
+    ) -> tuple[NextItemObjective, list[dict[str, float]]]:
+        """Pre-train, and fine-tune what will be kept."""
+        objective, curve = super()._train(train, n_epochs, held)
+        if self.n_tuning_epochs and (held is None or not self.refit):
+            self._tune(objective, train)
+        return objective, curve
+
+    def _tune(self, objective: NextItemObjective, train: Histories) -> None:
+        """Two towers out of the pre-trained network, in place."""
+        refusals = self._codes(train, self.refusals)
+        known = preferences(train, self._shown, refusals)
+        windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
+        context_NC, around = contexts(train), session.current()
+        is_refusal_K = torch.tensor([name in self.refusals for name in self.event_names_] + [False])
+
+        def tuned(epoch: int) -> Any:
+            rng = np.random.default_rng([self.seed, 1, epoch])
+            for some in batches(windows, self.batch_size, rng=rng):
+                read, after, layout, _ = self._triples(some, train, context_NC)
+                yield Triples(read, after, layout, _pairs(known, some))
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + 1)
+            towers = TowersObjective(
+                objective.encoder,  # type: ignore[arg-type]
+                self._loss_config(),
+                train.item_counts(),
+                pair_weight=self.pair_weight,
+                is_refusal_K=is_refusal_K,
+            )
+            towers.temperature = objective.temperature
+            schedule = Schedule(
+                n_epochs=self.n_tuning_epochs,
+                lr=self.tuning_lr,
+                weight_decay=self.weight_decay,
+                precision=self.precision,
+            )
+            run = Run(
+                batches=tuned,
+                n_batches=-(-len(windows.start) // self.batch_size),
+                fingerprint=self._fingerprint(train, self.n_epochs),
+                folder=None if around.folder is None else around.folder / "tune",
+                tracker=around.tracker,
+            )
+            self.tuning_curve_ = pl.DataFrame(fit(towers, schedule, run))
+
+    def _states(self, queries: Histories, users: IntArray) -> torch.Tensor:
+        """h after the latest events of some non-empty histories. Shape (n, H)."""
+        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
+        hidden_BTH = self._encoder(
+            self._columns(rows, queries, contexts(queries), len(self.items_)), rows.layout
+        )
+        return hidden_BTH[torch.arange(len(users)), rows.layout.valid_BT.sum(1) - 1]  # type: ignore[no-any-return]
+
+    def _fingerprint(self, train: Histories, n_epochs: int) -> str:
+        shown = self._shown.n_rows
+        digest = hashlib.sha256(
+            f"{super()._fingerprint(train, n_epochs)} {self.event_names_} {shown}".encode()
+        )
+        digest.update(np.ascontiguousarray(train.event))
+        return digest.hexdigest()[:16]
+
+    @torch.inference_mode()
+    def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
+        encoder: Any = self._encoder
+        user_BD = encoder.query(self._states(queries, users), encoder.unknown_context())
+        return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).numpy()  # type: ignore[no-any-return]
+
+
+def contexts(histories: Histories) -> ByteArray:
+    """What the time of each row tells: hour of the week, and gap to the row before in powers of two seconds.
+
+    Cost: 2 bytes a row are kept, 24 are needed meanwhile.
+
+    Returns:
+        (N, 2); the gap of a history's first row is unknown.
+    """
+    ts_N = np.asarray(histories.ts)
+    context_NC = np.empty((len(ts_N), 2), np.uint8)
+    context_NC[:, 0] = ts_N // (3600 * US_PER_SECOND) % N_HOURS
+    gap_N = np.diff(ts_N, prepend=ts_N[:1]) / US_PER_SECOND
+    context_NC[:, 1] = np.minimum(np.log2(1.0 + np.maximum(gap_N, 0.0)), N_GAPS - 1)
+    context_NC[histories.offsets[:-1][histories.lengths > 0], 1] = N_GAPS
+    return context_NC
+
+
+def _pairs(known: Preferences, windows: Windows) -> Pairs:
+    """The preferences whose state lies among the rows that some windows read."""
+    lo_B = np.searchsorted(known.state_N, windows.start)
+    n_B = np.searchsorted(known.state_N, windows.stop - 1) - lo_B
+    row_N = np.repeat(np.arange(len(n_B)), n_B)
+    at_N = np.arange(len(row_N)) + np.repeat(lo_B - (np.cumsum(n_B) - n_B), n_B)
+    token_N = known.state_N[at_N] - windows.start[row_N]
+    columns = (row_N, token_N, known.better_N[at_N], known.worse_N[at_N])
+    return Pairs(*(torch.from_numpy(column.astype(np.int64)) for column in columns))

@@ -1,0 +1,215 @@
+"""ARGUS: what its tokens see, what feedback is worth to it, and which preferences a log tells."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from vitrina.candidates.argus import ARGUS, N_GAPS, SIZES, contexts
+from vitrina.candidates.preferences import preferences
+from vitrina.errors import ConfigError
+from vitrina.log import Histories
+from vitrina.nn.argus import ArgusNet, Pairs, Tokens, Triples
+from vitrina.nn.layout import Windows, pad
+from vitrina.testing import check_candidates
+from vitrina.testing.candidates import CHECKS
+
+SMALL = {"embedding_dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_len": 24, "lr": 0.005}
+MINUTE = 60_000_000
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+def log(rows: list[tuple[int, int, int, str]]) -> Histories:
+    """Rows of (user, item, minute, event)."""
+    user, item, minute, event = zip(*rows, strict=True)
+    ts = pl.Series(np.array(minute, dtype=np.int64) * MINUTE).cast(pl.Datetime("us", "UTC"))
+    return Histories.from_frame(pl.DataFrame({"user_id": user, "item_id": item, "ts": ts, "event": event}))
+
+
+def world_of_feedback(seed: int, n_users: int = 400, n: int = 24) -> tuple[Histories, np.ndarray]:
+    """Items come at random, whoever it is; users play those of their own parity (90 %), skip the others.
+
+    Which item comes next says nothing about a user: all is in the feedback.
+    """
+    rng = np.random.default_rng(seed)
+    taste = np.arange(n_users) % 2
+    user, item = np.repeat(np.arange(n_users), n), rng.integers(0, 16, n_users * n)
+    full = rng.random(len(user)) < np.where(item % 2 == taste[user], 0.9, 0.1)
+    rows = zip(user, item, np.tile(np.arange(n), n_users), np.where(full, "full", "skip"), strict=True)
+    return log(list(rows)), taste
+
+
+# --- learning -------------------------------------------------------------------------------------------------
+
+
+def test_feedback_tells_tastes_that_the_next_item_does_not():
+    train, taste = world_of_feedback(seed=0)
+    asked = np.tile(np.arange(8, dtype=np.int32), 400)
+    own = asked % 2 == np.repeat(taste, 8)
+    share, told = {}, {}
+    for name, params in {
+        "next item only": {"feedback_weight": 0.0, "n_tuning_epochs": 0},
+        "both": {"refusals": ("skip",), "n_tuning_epochs": 8, "tuning_lr": 0.003},
+    }.items():
+        model = ARGUS(**SMALL, **params, n_epochs=20, dropout=0.0, loss="softmax", batch_size=20).fit(train)
+        share[name] = (model.retrieve(train, k=8).item_ix % 2 == taste[:, None]).mean()
+        full = model.p_feedback(train.rows(np.repeat(np.arange(400), 8)), asked)[:, 0]
+        told[name] = full[own].mean() - full[~own].mean()
+    assert abs(share["next item only"] - 0.5) < 0.05
+    assert abs(told["next item only"]) < 0.05
+    assert share["both"] > 0.9
+    assert told["both"] > 0.5
+
+
+def test_it_keeps_the_contract():
+    model = ARGUS(
+        embedding_dim=16,
+        hidden_dim=16,
+        n_layers=1,
+        max_len=10,
+        n_epochs=8,
+        batch_size=8,
+        n_tuning_epochs=1,
+        lr=0.01,
+    )
+    check_candidates(
+        model, can={"deterministic", "stable", "similar"}, only=[name for name in CHECKS if name != "one_row"]
+    )
+
+
+def test_saved_and_loaded_it_gives_the_same_lists(tmp_path):
+    train, _ = world_of_feedback(seed=1, n_users=30)
+    model = ARGUS(**SMALL, n_epochs=1, refusals=("skip",)).fit(train)
+    model.save(tmp_path / "m")
+    again = ARGUS.load(tmp_path / "m")
+    first, second = model.retrieve(train, k=5), again.retrieve(train, k=5)
+    assert np.array_equal(first.item_ix, second.item_ix)
+    assert np.array_equal(first.score, second.score)
+    assert again.event_names_ == ["full", "skip"]
+    assert again.tuning_curve_.height == model.n_tuning_epochs
+
+
+def test_a_kind_of_event_never_trained_on_is_read_as_unknown():
+    train, _ = world_of_feedback(seed=1, n_users=30)
+    model = ARGUS(**SMALL, n_epochs=1).fit(train)
+    strange = replace(train, event_names=("wish", "gift"))
+    lists = model.retrieve(strange, k=5)
+    assert np.isfinite(lists.score).all()
+    anonymous = Histories.from_lists(train.items, [[1, 2, 3]])[0]
+    assert model.retrieve(anonymous, k=5).lengths.tolist() == [5]
+
+
+def test_impressions_are_no_tokens():
+    train, _ = world_of_feedback(seed=1, n_users=30)
+    model = ARGUS(**SMALL, n_epochs=1).fit(train)
+    rows = [(1, 3, 5, "full"), (1, 4, 9, "skip")]
+    plain = log(rows)
+    shown = log([*rows, (1, 7, 6, "impression"), (1, 8, 7, "impression")])
+    assert np.array_equal(model.embed(plain), model.embed(shown)), "an impression changed the state of a user"
+    only_shown = log([(1, 7, 6, "impression"), (1, 8, 7, "impression")])
+    assert model.retrieve(only_shown, k=3).lengths.tolist() == [0]
+
+
+# --- the network ----------------------------------------------------------------------------------------------
+
+
+def tokens(n_rows: int = 2, n: int = 6, seed: int = 0) -> tuple[ArgusNet, Tokens, object]:
+    torch.manual_seed(seed)
+    net = ArgusNet(9, 3, (5, 4), embedding_dim=8, hidden_dim=16, n_layers=2, n_heads=2, dropout=0.0).eval()
+    shape = (n_rows, n)
+    context = torch.stack([torch.randint(5, shape), torch.randint(4, shape)], -1)
+    read = Tokens(torch.randint(9, shape), context, torch.randint(3, shape))
+    stop = np.arange(1, n_rows + 1) * n
+    return net, read, pad(Windows(stop - n, stop)).layout
+
+
+@pytest.mark.parametrize("column", ["item_BT", "context_BTC", "kind_BT"])
+def test_a_state_knows_its_event_and_nothing_after_it(column):
+    net, read, layout = tokens()
+    before = net(read, layout)
+    changed = getattr(read, column).clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 3
+    after = net(read._replace(**{column: changed}), layout)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+def test_item_and_feedback_of_an_event_are_not_among_the_inputs_of_their_prediction():
+    train, _ = world_of_feedback(seed=2, n_users=4, n=8)
+    model = ARGUS(**SMALL, n_epochs=1).fit(train)
+    windows = Windows(train.offsets[:-1], train.offsets[1:])
+    batch = model._triples(windows, train, contexts(train))
+    at = train.offsets[:-1, None] + np.arange(7)
+    assert np.array_equal(batch.read.item_BT.numpy(), train.item_ix[at])
+    assert np.array_equal(batch.after.item_BT.numpy(), train.item_ix[at + 1])
+    assert np.array_equal(batch.read.kind_BT.numpy(), train.event[at])
+    assert np.array_equal(batch.after.kind_BT.numpy(), train.event[at + 1])
+
+
+def test_a_share_of_a_batch_keeps_its_own_pairs():
+    net, read, layout = tokens(n_rows=4)
+    pairs = Pairs(*(torch.tensor(c) for c in ([0, 2, 3, 2], [1, 0, 4, 5], [1, 2, 3, 4], [5, 6, 7, 8])))
+    half = Triples(read, read, layout, pairs).rows(2, 4)
+    assert len(half) == 2
+    assert [column.tolist() for column in half.pairs] == [[0, 1, 0], [0, 4, 5], [2, 3, 4], [6, 7, 8]]
+
+
+@pytest.mark.parametrize(("size", "millions"), [("3m", 3.15), ("25m", 25.2), ("100m", 100.7), ("1b", 1006.6)])
+def test_named_sizes_have_the_parameters_they_are_named_after(size, millions):
+    with torch.device("meta"):
+        net = ARGUS(size=size).network(100)
+    n_layers, hidden_dim, _ = SIZES[size]
+    in_blocks = sum(p.numel() for p in net.blocks.parameters())
+    assert in_blocks == n_layers * (12 * hidden_dim**2 + 13 * hidden_dim)
+    assert in_blocks / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+# --- what the log tells ---------------------------------------------------------------------------------------
+
+
+def test_context_is_the_hour_of_the_week_and_the_gap():
+    train = log([(1, 1, 0, "a"), (1, 2, 1, "a"), (1, 3, 60, "a"), (2, 4, 7 * 24 * 60 + 61, "a")])
+    assert contexts(train).tolist() == [[0, N_GAPS], [0, 5], [1, 11], [1, N_GAPS]]
+
+
+def test_preferences_join_what_was_shown_to_what_was_taken_next():
+    events = log([(1, 10, 0, "a"), (1, 11, 10, "a"), (1, 12, 20, "no"), (1, 13, 30, "a"), (2, 14, 5, "a")])
+    shown = log(
+        [
+            (1, 20, 10, "s"),
+            (1, 21, 11, "s"),
+            (1, 22, 0, "s"),
+            (1, 23, 31, "s"),
+            (2, 24, 4, "s"),
+            (1, 13, 25, "s"),
+        ]
+    )
+    items = events.items.__class__(pl.Series([*range(10, 15), *range(20, 25)]))
+    found = preferences(events.reindex(items), shown.reindex(items), [1])
+    told = zip(found.state_N, items.take(found.better_N), items.take(found.worse_N), strict=True)
+    # 22 and 24 were seen before any event; after 23 nothing was taken; 13 cannot be preferred to itself
+    assert sorted(told) == [(0, 11, 20), (1, 13, 12), (1, 13, 21)]
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"size": "7b"}, "ARGUS.size must be one of tiny, 3m, 25m, 100m, 1b, got '7b'"),
+        ({"hidden_dim": 30, "n_heads": 4}, "multiple of n_heads"),
+        ({"p_no_context": 1.5}, "p_no_context must be in"),
+        ({"tuning_lr": 0.0}, "tuning_lr must be > 0"),
+        ({"tied": False}, "ARGUS.tied must be True"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused(params, says):
+    with pytest.raises(ConfigError, match=says):
+        ARGUS(**params)
