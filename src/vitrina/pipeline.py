@@ -129,12 +129,14 @@ class Pipeline:
 
         Args:
             train: histories before the cut.
-            metadata: one row an item_id; its columns are what policies and the console can name.
+            metadata: one row an item_id; its columns are what policies and the console can name, and what a
+                generator with `reads_items` learns from.
         """
-        for source in self.sources:
-            source.generator.fit(train)
-        if self.fallback is not None:
-            self.fallback.fit(train)
+        for generator in self._generators().values():
+            if metadata is not None and getattr(generator, "reads_items", False):
+                generator.fit(train, items=metadata)  # type: ignore[call-arg]
+            else:
+                generator.fit(train)
         return self.bind(Catalogue.of(train, metadata), int(train.ts.max()) if train.n_rows else 0)
 
     def bind(self, catalogue: Catalogue, trained_until: int) -> Self:

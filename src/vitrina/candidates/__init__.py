@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vitrina.candidates.gru4rec import GRU4Rec
     from vitrina.candidates.hstu import HSTU
     from vitrina.candidates.sasrec import ESASRec, GSASRec, SASRec
+    from vitrina.candidates.two_tower import TwoTower
 
 __all__ = [
     "ARGUS",
@@ -48,6 +49,7 @@ __all__ = [
     "PopularLastDays",
     "Random",
     "SASRec",
+    "TwoTower",
 ]
 
 NEEDS_TORCH = {
@@ -58,6 +60,7 @@ NEEDS_TORCH = {
     "GRU4Rec": "gru4rec",
     "BERT4Rec": "bert4rec",
     "ARGUS": "argus",
+    "TwoTower": "two_tower",
 }
 """Module of each model that needs torch."""
 

@@ -82,6 +82,19 @@ SPACES: dict[str, Space] = {
         "p_mask": Real(0.1, 0.5),
         "n_epochs": Whole(20, 200, log=True),
     },
+    "ARGUS": {
+        "lr": Real(3e-4, 1e-2, log=True),
+        "feedback_weight": Real(0.1, 3.0, log=True),
+        "pair_weight": Real(0.03, 3.0, log=True),
+        "n_tuning_epochs": Whole(0, 6),
+        "dropout": Real(0.0, 0.4),
+    },
+    "TwoTower": {
+        "embedding_dim": Choice((32, 64, 128)),
+        "lr": Real(3e-4, 1e-2, log=True),
+        "temperature": Real(0.03, 0.3, log=True),
+        "p_no_id": Real(0.0, 0.8),
+    },
 }
 """By class name; a model that is not here has nothing to search."""
 
