@@ -133,13 +133,15 @@ def sampled_softmax(
         2019; Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025, arXiv:2507.09331.
     """
     margin_PM = _wide(neg_logit_PM) - _wide(pos_logit_P)[:, None]
+    pos_log_q_P1, neg_log_q = _wide(pos_log_q_P)[:, None], _wide(neg_log_q)
     if correction == "standard":
-        margin_PM = margin_PM - neg_log_q + pos_log_q_P[:, None]
+        margin_PM = margin_PM - neg_log_q + pos_log_q_P1
     elif correction == "corrected":
-        n = neg_logit_PM.shape[1]
-        n_P = pos_log_q_P.new_full(pos_log_q_P.shape, n) if valid_PM is None else valid_PM.sum(1)
-        rest_P = torch.log(-torch.expm1(pos_log_q_P))
-        margin_PM = margin_PM - neg_log_q + (rest_P - n_P.clamp(min=1).log())[:, None]
+        n_P1 = torch.full_like(pos_log_q_P1, neg_logit_PM.shape[1])
+        if valid_PM is not None:
+            n_P1 = valid_PM.sum(1, keepdim=True).clamp(min=1).to(n_P1.dtype)
+        rest_P1 = torch.log(-torch.expm1(pos_log_q_P1))
+        margin_PM = margin_PM - neg_log_q + (rest_P1 - n_P1.log())
     elif correction != "none":
         raise InputError(
             f"sampled_softmax.correction must be none, standard or corrected, got {correction!r}"
