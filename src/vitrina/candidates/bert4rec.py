@@ -113,7 +113,9 @@ class BERT4Rec(NextItemModel):
         hidden_BT = cloze(windows.lengths, p_mask=self.p_mask, frac_last=self.frac_last, rng=rng)
         target_BT = rows.take(train.item_ix, train.n_items)
         item_BT = target_BT.masked_fill(hidden_BT, mask_of(train.n_items))
-        return Batch(item_BT, target_BT, rows.layout, hidden_BT)
+        fade = self._fade
+        weight_BT = None if fade is None else torch.from_numpy(fade.of(train.ts[rows.row_BT]))
+        return Batch(item_BT, target_BT, rows.layout, hidden_BT, weight_BT)
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         stop = queries.offsets[1:][users]

@@ -119,8 +119,8 @@ class HSTU(NextItemModel):
         rows = pad(Windows(windows.start, windows.stop - 1))
         if self.length_exponent < 2:
             rows = thinned(rows, train.ts, n=self.max_len, exponent=self.length_exponent, rng=rng)
-        ts = train.ts if self.time_bias else None
-        return followed(rows, train.item_ix, ts, train.n_items, asked=self.request_time)
+        ts = train.ts if self.time_bias or self._fade is not None else None
+        return followed(rows, train.item_ix, ts, train.n_items, asked=self.request_time, fade=self._fade)
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)

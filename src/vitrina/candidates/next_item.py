@@ -27,7 +27,7 @@ from vitrina.metrics import NDCG
 from vitrina.nn import session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
 from vitrina.nn.losses import Correction
-from vitrina.nn.next_item import Batch, Encoder, LossConfig, NextItemObjective, batch_of
+from vitrina.nn.next_item import Batch, Encoder, Fade, LossConfig, NextItemObjective, batch_of
 from vitrina.nn.training import Run, Schedule, fit, kept_rng
 from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
 
@@ -75,6 +75,8 @@ class NextItemModel(Estimator):
     """Whether the temperature is learned, from the value given."""
     tied: bool = True
     """Whether items to predict have the vectors of items read."""
+    half_life_days: float = 0.0
+    """Days over which the weight of a target halves, back from the end of the log; 0 weighs all alike."""
     dropout: float = 0.1
     """Share of values set to 0 while training."""
     lr: float = 1e-3
@@ -123,6 +125,8 @@ class NextItemModel(Estimator):
             raise ConfigError(f'{kind}.validation must be "none", "time" or "last", got {self.validation!r}')
         if self.patience and self.validation == "none":
             raise ConfigError(f'{kind}.patience={self.patience} needs validation="time" or "last"')
+        if not 0 <= self.half_life_days < float("inf"):
+            raise ConfigError(f"{kind}.half_life_days must be >= 0 and finite, got {self.half_life_days}")
         if not 0 <= self.dropout < 1 or not 0 < self.frac_validation < 1:
             raise ConfigError(
                 f"{kind}.dropout must be in [0, 1) and frac_validation in (0, 1), got {self.dropout} and "
@@ -283,6 +287,7 @@ class NextItemModel(Estimator):
     ) -> tuple[NextItemObjective, list[dict[str, float]]]:
         """Train a new network on these histories."""
         windows = self._windows(train)
+        self._fade = Fade.over(train.ts, self.half_life_days) if self.half_life_days else None
         n_batches = -(-len(windows.start) // self.batch_size)
         around = session.current()
         with kept_rng():
@@ -333,7 +338,7 @@ class NextItemModel(Estimator):
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
         """Inputs and targets of some windows; whatever is drawn comes from `rng`."""
-        return batch_of(windows, train.item_ix, train.ts, train.n_items)
+        return batch_of(windows, train.item_ix, train.ts, train.n_items, fade=self._fade)
 
     def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:
         """NDCG@10 of the held-out rows."""

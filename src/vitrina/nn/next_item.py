@@ -19,7 +19,7 @@ from vitrina.nn import losses
 from vitrina.nn.layout import Layout, Rows, Windows, pad
 from vitrina.nn.losses import Correction
 from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Uniform, Unigram, collisions
-from vitrina.schema import US_PER_SECOND, IntArray, LongArray
+from vitrina.schema import US_PER_DAY, US_PER_SECOND, FloatArray, IntArray, LongArray
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 PROPOSALS = ("uniform", "unigram", "in_batch", "mixed")
@@ -40,19 +40,22 @@ class Batch(NamedTuple):
     layout: Layout
     counted_BT: Tensor | None = None
     """bool, tokens whose target counts; None where every token's does."""
+    weight_BT: Tensor | None = None
+    """float, weight of each target's loss; None weighs all alike."""
 
     def __len__(self) -> int:
         return len(self.item_BT)
 
     def rows(self, lo: int, hi: int) -> "Batch":
         """Windows lo..hi."""
-        counted = None if self.counted_BT is None else self.counted_BT[lo:hi]
-        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), counted)
+        counted, weight = (None if x is None else x[lo:hi] for x in (self.counted_BT, self.weight_BT))
+        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), counted, weight)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        counted = None if self.counted_BT is None else self.counted_BT.to(device)
-        return Batch(self.item_BT.to(device), self.target_BT.to(device), self.layout.to(device), counted)
+        counted, weight = (None if x is None else x.to(device) for x in (self.counted_BT, self.weight_BT))
+        items, targets = self.item_BT.to(device), self.target_BT.to(device)
+        return Batch(items, targets, self.layout.to(device), counted, weight)
 
     @property
     def targets_BT(self) -> Tensor:
@@ -60,21 +63,60 @@ class Batch(NamedTuple):
         return self.layout.valid_BT if self.counted_BT is None else self.counted_BT
 
 
-def batch_of(windows: Windows, item_ix: IntArray, ts: LongArray | None, n_items: int) -> Batch:
+class Fade(NamedTuple):
+    """Weights that halve with age, 1 on average: what followed lately says more about what follows now."""
+
+    end_us: int
+    """Time of the newest row."""
+    half_life_us: float
+    scale: float
+
+    @classmethod
+    def over(cls, ts: LongArray, half_life_days: float) -> "Fade":
+        """For the rows of a log."""
+        raw = cls(int(ts.max()), half_life_days * US_PER_DAY, 1.0)
+        return raw._replace(scale=1.0 / float(raw.of(ts).mean(dtype=np.float64)))
+
+    def of(self, ts: LongArray) -> FloatArray:
+        """Each row's weight: scale * 2^(-(end - ts) / half-life). Shape of `ts`."""
+        n_halvings = (self.end_us - np.asarray(ts)).astype(np.float32) / np.float32(self.half_life_us)
+        return np.asarray(self.scale * np.exp2(-n_halvings), dtype=np.float32)
+
+
+def batch_of(
+    windows: Windows, item_ix: IntArray, ts: LongArray | None, n_items: int, *, fade: Fade | None = None
+) -> Batch:
     """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
-    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items)
+    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items, fade=fade)
 
 
 def followed(
-    inputs: Rows, item_ix: IntArray, ts: LongArray | None, n_items: int, *, asked: bool = False
+    inputs: Rows,
+    item_ix: IntArray,
+    ts: LongArray | None,
+    n_items: int,
+    *,
+    asked: bool = False,
+    fade: Fade | None = None,
 ) -> Batch:
-    """Each input with the row after it in its history as target; with `asked`, the target's time is told."""
+    """Each input with the row after it in its history as target.
+
+    Args:
+        inputs: rows that are read.
+        item_ix: items of all rows.
+        ts: their times, UTC microseconds; None where the model reads none and nothing fades.
+        n_items: I, the padding.
+        asked: tells the target's time.
+        fade: weighs targets by their time.
+    """
     targets = Rows(np.minimum(inputs.row_BT + 1, len(item_ix) - 1), inputs.layout)
     layout = inputs.layout
     if ts is not None:
         asked_BT = targets.take(ts, 0) // US_PER_SECOND if asked else None
         layout = replace(layout, ts_BT=inputs.take(ts, 0) // US_PER_SECOND, asked_BT=asked_BT)
-    return Batch(inputs.take(item_ix, n_items), targets.take(item_ix, n_items), layout)
+    weight_BT = None if fade is None or ts is None else torch.from_numpy(fade.of(ts[targets.row_BT]))
+    items, after = inputs.take(item_ix, n_items), targets.take(item_ix, n_items)
+    return Batch(items, after, layout, weight_BT=weight_BT)
 
 
 class Encoder(nn.Module):
@@ -201,9 +243,13 @@ class NextItemObjective(nn.Module):
         hidden_PD = hidden_PD / self.temperature()
         if not len(target_P):
             return hidden_PD.sum() * 0.0
-        if self.config.loss == "softmax":
+        if self.config.loss == "softmax" and batch.weight_BT is None:
             return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P) * len(target_P)
-        return self._sampled(hidden_PD, item_emb_ID, target_P, batch).sum()
+        if self.config.loss == "softmax":
+            loss_P = losses.full_softmax(hidden_PD, item_emb_ID, target_P)
+        else:
+            loss_P = self._sampled(hidden_PD, item_emb_ID, target_P, batch)
+        return loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]
 
     def _sampled(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
         """Loss of each position over drawn negatives. Shape (P,)."""
