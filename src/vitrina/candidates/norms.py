@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitrina.metrics.correlation import spearman
 from vitrina.nn.next_item import Encoder
-from vitrina.schema import LongArray
+from vitrina.schema import DoubleArray, LongArray
 
 ROWS_AT_ONCE = 65_536
 """Vectors whose norms and updates are taken together."""
@@ -64,18 +64,22 @@ class NormWatch:
             return self.encoder.item_vectors().detach()
 
 
-def _norms(vectors_ID: Tensor) -> np.ndarray:
+def _norms(vectors_ID: Tensor) -> DoubleArray:
     """|v_i|. Shape (I,)."""
-    blocks = [block.float().norm(dim=-1) for block in vectors_ID.split(ROWS_AT_ONCE)]
-    return torch.cat(blocks).double().cpu().numpy()
+    found = [block.float().norm(dim=-1).double().cpu().numpy() for block in _blocks(vectors_ID)]
+    return np.concatenate(found)
 
 
-def _update_cos(before_ID: Tensor, after_ID: Tensor) -> np.ndarray:
+def _update_cos(before_ID: Tensor, after_ID: Tensor) -> DoubleArray:
     """cos(after - before, before) of the rows for which both have a direction."""
     found = []
-    for before, after in zip(before_ID.split(ROWS_AT_ONCE), after_ID.split(ROWS_AT_ONCE), strict=True):
+    for before, after in zip(_blocks(before_ID), _blocks(after_ID), strict=True):
         start, update = before.double(), after.double() - before.double()
         lengths = update.norm(dim=-1) * start.norm(dim=-1)
         moved = lengths > 0
-        found.append((update * start).sum(-1)[moved] / lengths[moved])
-    return torch.cat(found).cpu().numpy()
+        found.append(((update * start).sum(-1)[moved] / lengths[moved]).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _blocks(vectors_ID: Tensor) -> list[Tensor]:
+    return [vectors_ID[lo : lo + ROWS_AT_ONCE] for lo in range(0, len(vectors_ID), ROWS_AT_ONCE)]

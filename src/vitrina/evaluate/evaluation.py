@@ -14,6 +14,7 @@ from vitrina.evaluate import store
 from vitrina.evaluate.card import SplitCard
 from vitrina.evaluate.evaluator import CONTROL, Dropped, Evaluator, Run
 from vitrina.evaluate.measures import parts
+from vitrina.evaluate.popularity import PopularityDiagnostics
 from vitrina.evaluate.protocol import Protocol
 from vitrina.evaluate.slices import history_slices
 from vitrina.evaluate.versions import versions
@@ -210,6 +211,14 @@ class Evaluation:
             curve = np.interp(at, np.linspace(0, 1, len(total)), total)
             frames.append(pl.DataFrame({"model": model, "frac_items": at, "frac_shown": curve}))
         return pl.concat(frames)
+
+    def popularity(self) -> dict[str, PopularityDiagnostics]:
+        """How the vectors of each model that has some follow popularity, by model, of its first run."""
+        found: dict[str, PopularityDiagnostics] = {}
+        for model in self.models:
+            known = [run.popularity for run in self._runs_of(model) if run.popularity is not None]
+            found |= {model: known[0]} if known else {}
+        return found
 
     def notes(self) -> dict[str, list[str]]:
         """What a reader must know of each model before believing its numbers."""

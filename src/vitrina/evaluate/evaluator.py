@@ -20,8 +20,10 @@ import polars as pl
 from vitrina.errors import ConfigError, SplitError
 from vitrina.evaluate.lists import ListWriter
 from vitrina.evaluate.measures import OVER, Lists, Shown, average, columns
+from vitrina.evaluate.popularity import PopularityDiagnostics
 from vitrina.evaluate.protocol import Protocol, pretty
 from vitrina.evaluate.slices import target_slices
+from vitrina.evaluate.vectors import popularity_of
 from vitrina.feed import Feed
 from vitrina.log import Histories
 from vitrina.metrics import ILD, Context, Vendi, cooccurrence_vectors
@@ -65,6 +67,8 @@ class Run:
     recommend_s: float
     notes: tuple[str, ...]
     """What a reader must know before believing the numbers."""
+    popularity: PopularityDiagnostics | None = None
+    """How the vectors of its model follow popularity; None where it has none."""
 
     def average(self, name: str) -> float:
         """Value of one metric over the users, as `ndcg@10`."""
@@ -181,7 +185,7 @@ class Evaluator:
                 writer.write(feed)
         if self.protocol.mode == "yambda":
             self._show_to_everybody(pipeline, collected)
-        return collected.run(model, seed, fit_s)
+        return replace(collected.run(model, seed, fit_s), popularity=self._popularity(pipeline, asked))
 
     def _check(self, model: str, pipeline: Pipeline) -> None:
         if pipeline.catalogue is None:
@@ -226,6 +230,10 @@ class Evaluator:
     def _batches(self, n: int) -> Iterator[tuple[int, int]]:
         for start in range(0, n, self.batch_size):
             yield start, min(start + self.batch_size, n)
+
+    def _popularity(self, pipeline: Pipeline, asked: "_Asked | None") -> PopularityDiagnostics | None:
+        asked_ts = None if asked is None else asked.ts_U
+        return popularity_of(pipeline, self.train, self.truth, now=self.split.cut_us, asked_ts=asked_ts)
 
     def _show_to_everybody(self, pipeline: Pipeline, collected: "_Collected") -> None:
         """Lists of the training users who are not in the test count for coverage in that benchmark."""

@@ -122,6 +122,31 @@ class Figures:
         )
         return self._svg(alt.layer(bars, rules), width=WIDTH, height=230)
 
+    def norms(self, frame: pl.DataFrame) -> str:
+        """Length of item vectors by popularity. Frame: model, decile, relative."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X(
+            "decile:Q",
+            title="tenth of the items, most popular last",
+            scale=alt.Scale(domain=[1, 10]),
+            axis=alt.Axis(tickMinStep=1, tickCount=10),
+        )
+        y = alt.Y("relative:Q", title="mean length, all items = 1", scale=alt.Scale(zero=False, nice=True))
+        line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour())
+        points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
+        return self._svg(alt.layer(line, points), width=WIDTH, height=230)
+
+    def norm_curve(self, frame: pl.DataFrame) -> str:
+        """Correlation of count and length while training. Frame: model, epoch, count_norm."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
+        y = alt.Y("count_norm:Q", title="Spearman of count and length", scale=alt.Scale(domain=[-1, 1]))
+        line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour())
+        points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
+        return self._svg(alt.layer(line, points), width=WIDTH, height=230)
+
     def trials(self, frame: pl.DataFrame, metric: str) -> str:
         """Values found by a search and the best so far. Frame: trial, model, value, best."""
         alt = self._alt

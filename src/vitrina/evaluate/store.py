@@ -20,6 +20,7 @@ from vitrina import artifact
 from vitrina.errors import ArtifactError
 from vitrina.evaluate.card import SplitCard
 from vitrina.evaluate.evaluator import Dropped, Run
+from vitrina.evaluate.popularity import PopularityDiagnostics
 from vitrina.evaluate.protocol import Protocol
 from vitrina.split import Part
 
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         exposure = pl.read_parquet(folder / EXPOSURE)
         runs = [
             Run(
-                **{**entry, "notes": tuple(entry["notes"])},
+                **{**entry, "notes": tuple(entry["notes"]), "popularity": _popularity(entry)},
                 values=pl.read_parquet(folder / _values(n)),
                 exposure=exposure[f"run {n}"].to_numpy().astype(np.int64),
             )
@@ -113,6 +114,12 @@ def _about(folder: Path) -> dict[str, Any]:
         if not part.is_file() or artifact.file_digest(part) != digest:
             raise ArtifactError(f"{part} is missing or was changed since it was saved; measure again")
     return about
+
+
+def _popularity(entry: dict[str, Any]) -> PopularityDiagnostics | None:
+    """Of a run; evaluations saved before there was any have none."""
+    saved = entry.get("popularity")
+    return None if saved is None else PopularityDiagnostics.from_dict(saved)
 
 
 def _values(n: int) -> str:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from vitrina.evaluate.evaluation import Evaluation
 from vitrina.evaluate.figures import Figures
+from vitrina.evaluate.popularity_view import vectors_view
 from vitrina.evaluate.protocol import pretty
 from vitrina.metrics.measure import Accuracy
 from vitrina.split import Part, written
@@ -49,6 +50,7 @@ def view(name: str, evaluation: Evaluation, figures: Figures) -> dict[str, Any]:
         "timings": evaluation.timings().to_dicts(),
         "sources": _sources(evaluation),
         "notes": evaluation.notes(),
+        "vectors": vectors_view(evaluation, figures),
     }
 
 
