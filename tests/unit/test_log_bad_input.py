@@ -196,14 +196,6 @@ def test_a_truncated_csv_ends_in_an_offending_row(tmp_path: Path) -> None:
         scan_log(path)
 
 
-def test_a_truncated_ndjson_names_the_line(tmp_path: Path) -> None:
-    path = tmp_path / "log.ndjson"
-    good().write_ndjson(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(LogError, match=rf"line 6 of {path} is not a JSON object"):
-        scan_log(path)
-
-
 def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     for name in ("log.csv", "log.parquet", "log.ndjson"):
         (tmp_path / name).touch()

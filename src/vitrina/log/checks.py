@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from vitrina.errors import ConfigError, LogError
-from vitrina.log.columns import MAX_EVENTS, Canonical
+from vitrina.log.columns import MAX_EVENTS, Canonical, recoded
 from vitrina.log.duplicates import DuplicateRows, RepeatedHashes
+from vitrina.log.ndjson import FAULT, LINE, shown
 from vitrina.log.rowhash import HashArray, LogDigest, column_hash, row_hash, text_hash
 from vitrina.log.sources import ROW, Source, reading
 from vitrina.log.stream import batches
@@ -200,23 +201,24 @@ def check(
     Raises:
         LogError: in strict mode, a row breaks a rule; or the source cannot be read.
     """
-    rules = {FILTERED: ~keep.fill_null(False)} if keep is not None else {}
-    ruled = Canonical(made.columns, rules | made.rules, made.raw_time)
+    free = {FILTERED: ~keep.fill_null(False)} if keep is not None else {}
+    ruled = Canonical(made.columns, source.rules | free | made.rules, made.raw_time)
+    breaks = np.array([False, *(name not in free for name in ruled.rules)])
     tally = _Tally(tuple(made.columns), tuple(ruled.rules))
     repeated = RepeatedHashes()
     try:
         with reading(source.name):
             for batch, clean in _batches(source, ruled):
                 kept = clean
-                offending = tally.counts[1 + len(rules) :].sum()
+                offending = tally.counts[breaks].sum()
                 if kept is None:
                     codes = batch[_CODE].to_numpy()
                     tally.counts += np.bincount(codes, minlength=len(tally.counts))
                     kept = batch.filter(pl.col(_CODE) == 0)
                 else:
                     tally.counts[0] += len(batch)
-                if policy.mode == "strict" and tally.counts[1 + len(rules) :].sum() > offending:
-                    raise LogError(_complaint(source, ruled, clock, n_free=len(rules)))
+                if policy.mode == "strict" and tally.counts[breaks].sum() > offending:
+                    raise LogError(_complaint(source, ruled, clock))
                 row = tally.add(kept)
                 if policy.duplicates != "keep":
                     repeated.add(row)
@@ -255,7 +257,8 @@ def _mark_duplicates(
             second = tally.hash_rows(kept[at], seed=_SECOND)
             marked = found.mark(row[at], second, place[at])
             if len(marked) and policy.duplicates == "error":
-                where = _where(source, pl.col(ROW).cast(pl.Int64) == int(marked[0]))
+                rows = source.frame if source.located is None else source.located
+                where = _where(source, rows.filter(pl.col(ROW).cast(pl.Int64) == int(marked[0])))
                 raise LogError(
                     f"{source.name} repeats a row exactly: {where[0]}; use duplicates='set_aside' to keep "
                     f"one of each, or duplicates='keep'"
@@ -307,15 +310,13 @@ def _outcome(
 
 
 def _write_quarantine(source: Source, code: pl.Expr, names: list[str], path: Path, expected: int) -> None:
-    codes = dict(enumerate(names, start=1))
-    reason = code.replace_strict(codes, default=None, return_dtype=pl.String).alias(REASON)
-    rows = (source.frame if source.located is None else source.located).with_columns(reason)
-    rows = source.places(rows.filter(pl.col(REASON).is_not_null() & (pl.col(REASON) != FILTERED)))
+    codes = {at: name for at, name in enumerate(names, start=1) if name != FILTERED}
+    rows = source.places(_reasoned(source, code, codes) if expected else _reasoned(source, code, {}).head(0))
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        rows.drop(ROW).sink_parquet(partial, engine="streaming")
+        _as_written(rows).sink_parquet(partial, engine="streaming")
         written = pl.scan_parquet(partial).select(pl.len()).collect().item()
         partial.rename(path)
     except OSError as error:
@@ -326,39 +327,50 @@ def _write_quarantine(source: Source, code: pl.Expr, names: list[str], path: Pat
         raise AssertionError(f"{expected} rows were set aside but {written} written to {path}")
 
 
-def _complaint(source: Source, ruled: Canonical, clock: Clock, n_free: int) -> str:
+def _as_written(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Set-aside rows without what is internal; lines that could not be read are in the column `line`."""
+    names = rows.collect_schema().names()
+    free_name = "line" if "line" not in names else LINE
+    return rows.drop(ROW, FAULT, strict=False).rename({LINE: free_name}, strict=False)
+
+
+def _complaint(source: Source, ruled: Canonical, clock: Clock) -> str:
     """One sentence on the first offending rows: where, why, what they hold."""
-    codes = {at: name for at, name in enumerate(ruled.rules, start=1) if at > n_free}
-    reason = ruled.reason().replace_strict(codes, default=None, return_dtype=pl.String).alias(REASON)
-    shown = _where(source, reason.is_not_null(), reason)
-    guess = _unit_guess(source, ruled, clock, reason)
+    codes = {at: name for at, name in enumerate(ruled.rules, start=1) if name != FILTERED}
+    rows = _reasoned(source, ruled.reason(), codes)
+    shown = _where(source, rows)
+    guess = _unit_guess(rows, ruled, clock)
     return (
         f"{source.name} has rows that break a rule: {'; '.join(shown)}{guess}; "
         f"mend them or scan with mode='quarantine'"
     )
 
 
-def _where(source: Source, wanted: pl.Expr, reason: pl.Expr | None = None) -> list[str]:
-    rows = source.frame if source.located is None else source.located
-    if reason is not None:
-        rows = rows.with_columns(reason)
-        wanted = pl.col(REASON).is_not_null()
-    found = (
-        source.places(rows.filter(wanted).head(_SHOWN_ROWS)).collect(engine="streaming").sort("file", "row")
-    )
+def _reasoned(source: Source, code: pl.Expr, codes: dict[int, str]) -> pl.LazyFrame:
+    """Offending rows as they lie there, with their `REASON`."""
+    rows = (source.frame if source.located is None else source.located).with_columns(code.alias(_CODE))
+    reason = recoded(pl.col(_CODE), codes, pl.String()).alias(REASON)
+    return rows.filter(pl.col(_CODE).is_in([*codes])).with_columns(reason).drop(_CODE)
+
+
+def _where(source: Source, rows: pl.LazyFrame) -> list[str]:
+    found = source.places(rows.head(_SHOWN_ROWS)).collect(engine="streaming").sort("file", "row")
     said = []
     for row in found.to_dicts():
         held = ", ".join(f"{raw}={row[raw]!r}" for raw in dict.fromkeys(source.named.values()))
+        if row.get(LINE) is not None:
+            held = shown(row[LINE])
         why = f"{row[REASON]}: " if REASON in row else ""
         said.append(f"{why}row {row['row']} of {row['file']} ({held})")
     return said
 
 
-def _unit_guess(source: Source, ruled: Canonical, clock: Clock, reason: pl.Expr) -> str:
+def _unit_guess(rows: pl.LazyFrame, ruled: Canonical, clock: Clock) -> str:
     if ruled.raw_time is None:
         return ""
-    wrong = reason.is_in(["ts_before_1980", "ts_in_the_future", "ts_not_a_time"])
-    found = source.frame.filter(wrong).head(1).select(ruled.raw_time.cast(pl.Float64)).collect().to_series()
+    wrong = pl.col(REASON).is_in(["ts_before_1980", "ts_in_the_future", "ts_not_a_time"])
+    times = rows.filter(wrong).head(1).select(ruled.raw_time.cast(pl.Float64))
+    found = times.collect(engine="streaming").to_series()
     unit = looks_like(found[0], clock.now_us) if len(found) and found[0] is not None else None
     if unit is None or unit == clock.unit:
         return ""

@@ -6,6 +6,7 @@ rules is counted under the first of them, in the order of `Canonical.rules`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -142,6 +143,20 @@ def canonical(
     return made
 
 
+def recoded(raw: pl.Expr, names: Mapping[Any, Any], dtype: pl.DataType) -> pl.Expr:
+    """What each value stands for, null where it has no name.
+
+    `replace_strict` says the same, but polars 2 holds a whole column in memory for it, where this streams.
+    """
+    values: dict[Any, list[Any]] = {}
+    for value, name in names.items():
+        values.setdefault(name, []).append(value)
+    found = pl.lit(None, dtype=dtype)
+    for name, meant in values.items():
+        found = pl.when(raw.is_in(meant)).then(pl.lit(name, dtype=dtype)).otherwise(found)
+    return found
+
+
 def is_text(dtype: pl.DataType) -> bool:
     """Whether a column holds strings, however they are stored."""
     return dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)
@@ -186,7 +201,7 @@ def _add_event(made: Canonical, head: pl.Series | None, events: Events) -> None:
     made.rules["null_event"] = raw.is_null()
     if isinstance(events, Mapping):
         names = {str(key): name for key, name in events.items()}
-        made.columns[EVENT] = raw.replace_strict(names, default=None, return_dtype=pl.String)
+        made.columns[EVENT] = recoded(raw, names, pl.String())
         made.rules["unknown_event"] = ~raw.is_in([*names])
     else:
         made.columns[EVENT] = raw
@@ -208,5 +223,5 @@ def _flag(head: pl.Series) -> pl.Expr:
     if head.dtype == pl.String or head.dtype.is_numeric() or head.dtype == pl.Null:
         words = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
         text = raw.cast(pl.String).str.to_lowercase()
-        return text.replace_strict(words, default=None, return_dtype=pl.Boolean)
+        return recoded(text, words, pl.Boolean())
     raise LogError(f"column {head.name!r} (organic) holds {head.dtype}; it must hold true/false or 0/1")

@@ -1,15 +1,15 @@
 """Where a log comes from: Parquet, CSV, NDJSON or a frame, opened lazily, each failure one sentence."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from vitrina.errors import LogError
+from vitrina.log import ndjson
 from vitrina.log.columns import Columns
 
 ROW = "__row"
@@ -46,15 +46,19 @@ class Source:
     """Whether types were guessed from text."""
     located: pl.LazyFrame | None = None
     """`frame` with `FILE` as well; None for a frame in memory."""
+    rules: dict[str, pl.Expr] = field(default_factory=dict)
+    """Reason -> whether a row could not be read at all; these come before every other rule."""
 
     def places(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Adds `file` and `row` (within the file, from 0) to rows of `located` (or of `frame`)."""
         if self.located is None:
             return rows.with_columns(pl.lit(self.name).alias("file"), pl.col(ROW).cast(pl.Int64).alias("row"))
+        if ndjson.WITHIN in self.located.collect_schema():
+            return rows.rename({FILE: "file", ndjson.WITHIN: "row"})
         first = (
             self.located.group_by(FILE).agg(pl.col(ROW).min().alias("__first")).collect(engine="streaming")
         )
-        with_first = rows.join(first.lazy(), on=FILE, how="left")
+        with_first = rows.join(first.lazy(), on=FILE, how="left", maintain_order="left")
         return with_first.with_columns(
             pl.col(FILE).alias("file"),
             (pl.col(ROW).cast(pl.Int64) - pl.col("__first").cast(pl.Int64)).alias("row"),
@@ -76,6 +80,9 @@ def open_source(path: str | Path, columns: Columns, kind: str | None = None) -> 
     """
     place, name = str(path), str(path)
     kind = kind or _kind(place)
+    if kind == "ndjson":
+        with reading(name, place):
+            return _open_ndjson(place, columns)
     if kind != "parquet" and "://" not in place and Path(place).is_dir():
         place = str(Path(place) / "**" / f"*{_suffix_in(Path(place))}")
     scan: Callable[..., pl.LazyFrame]
@@ -86,14 +93,10 @@ def open_source(path: str | Path, columns: Columns, kind: str | None = None) -> 
             options |= {"hive_partitioning": hive, "hidden_file_prefix": _HIDDEN}
             schema = pl.scan_parquet(place, **options).collect_schema()
             scan = pl.scan_parquet
-        elif kind == "csv":
+        else:
             options |= {"separator": "\t" if ".tsv" in place else ",", "infer_schema_length": HEAD_ROWS}
             schema = pl.scan_csv(place, **options).collect_schema()
             scan = pl.scan_csv
-        else:
-            options |= {"infer_schema_length": HEAD_ROWS}
-            schema = pl.scan_ndjson(place, **options).collect_schema()
-            scan = pl.scan_ndjson
         raw_names = [column for column in schema if column != ROW]
         named = columns.mapped(raw_names, name)
         if kind != "parquet":
@@ -103,6 +106,35 @@ def open_source(path: str | Path, columns: Columns, kind: str | None = None) -> 
         head = frame.drop(ROW).head(HEAD_ROWS).collect(engine="streaming")
     located = scan(place, include_file_paths=FILE, **options)
     return Source(name, frame, head, named, is_text=kind != "parquet", located=located)
+
+
+def _open_ndjson(place: str, columns: Columns) -> Source:
+    name = place
+    files = _files(place)
+    if "://" not in place and not files:
+        raise LogError(_ABSENT.format(name))
+    pieces = ndjson.remote(place) if "://" in place else ndjson.local(files)
+    types = ndjson.infer(pieces, name, HEAD_ROWS)
+    named = columns.mapped([*types], name)
+    fixed = {
+        raw: kind if raw in columns.context and kind != pl.Null else pl.String for raw, kind in types.items()
+    }
+    parser = ndjson.Parser(fixed, tuple(named.values()))
+    located = ndjson.scan(pieces, parser, row=ROW, file=FILE)
+    head = located.filter(pl.col(ndjson.FAULT).is_null()).select(*fixed).head(HEAD_ROWS)
+    rules = {
+        reason: (pl.col(ndjson.FAULT) == reason).fill_null(False)
+        for reason in (ndjson.NOT_AN_OBJECT, ndjson.OTHER_TYPES)
+    }
+    return Source(
+        name,
+        located.drop(FILE, ndjson.WITHIN),
+        head.collect(engine="streaming"),
+        named,
+        is_text=True,
+        located=located,
+        rules=rules,
+    )
 
 
 @contextmanager
@@ -118,7 +150,7 @@ def reading(name: str, place: str | None = None) -> Iterator[None]:
         raise LogError(_ABSENT.format(name)) from error
     except pl.exceptions.NoDataError as error:
         raise LogError(f"{name} is empty: it has not even a header; give a log with columns") from error
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeDecodeError) as error:
         if "expanded paths were empty" in str(error):
             raise LogError(_ABSENT.format(name)) from error
         raise LogError(f"{name} cannot be read: {_why(error, place or name)}") from error
@@ -129,8 +161,6 @@ def _why(error: Exception, place: str) -> str:
     if "PAR1" in text or "out of spec" in text.lower():
         file = _first_not_parquet(place)
         return f"{file} is not a Parquet file, is cut short or corrupted ({text}); write it again"
-    if _kind(place) == "ndjson":
-        return f"{_first_bad_line(place)}; mend or remove it"
     return f"{text}; mend the file or convert it to Parquet"
 
 
@@ -141,35 +171,20 @@ def _files(place: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    anchor = Path(path.anchor or ".")
-    pattern = str(path.relative_to(anchor)) if path.anchor else place
-    return sorted(file for file in anchor.glob(pattern) if file.is_file())
+        found = path.rglob("*")
+    else:
+        anchor = Path(path.anchor or ".")
+        found = anchor.glob(str(path.relative_to(anchor)) if path.anchor else place)
+    return sorted(file for file in found if file.is_file() and not file.name.startswith(tuple(_HIDDEN)))
 
 
 def _first_not_parquet(place: str) -> str:
     for file in _files(place):
-        if file.name.startswith(tuple(_HIDDEN)):
-            continue
         try:
             pl.read_parquet_schema(file)
         except (pl.exceptions.PolarsError, OSError):
             return str(file)
     return place
-
-
-def _first_bad_line(place: str) -> str:
-    for file in _files(place):
-        with file.open("rb") as stream:
-            for at, line in enumerate(stream, start=1):
-                try:
-                    ok = not line.strip() or isinstance(json.loads(line), dict)
-                except ValueError:
-                    ok = False
-                if not ok:
-                    shown = line[:60].decode(errors="replace").strip()
-                    return f"line {at} of {file} is not a JSON object: {shown!r}"
-    return f"{place} holds a line that is not a JSON object"
 
 
 def _kind(place: str) -> str:
