@@ -100,7 +100,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         run.values.write_parquet(OUT / f"{key_of(asked)}.{repeats}.parquet")
         names = ("ndcg@10", "hit_rate@10", "recall@10", "recall@100", "ndcg@100")
         line[repeats] = {name: run.average(name) for name in names if name in run.values.columns}
-        line[repeats] |= {"n_users": len(run.values), **run.lists}
+        line[repeats] |= {"n_users": len(run.values), **run.lists, "notes": list(run.notes)}
     line |= {"n_items": train.n_items, "n_train": train.n_rows, "split": cut.digest}
     line |= {"fit_s": fit_s, "fit_cpu_s": fit_cpu_s}
     if hasattr(generator, "curve_"):

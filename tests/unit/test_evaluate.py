@@ -531,3 +531,38 @@ def test_a_test_window_without_anybody_to_measure_is_refused(log):
 def test_names_of_metrics_are_written_as_people_write_them():
     assert pretty("ndcg@10") == pretty(metric("NDCG@10")) == "NDCG@10"
     assert pretty("poplift@5") == "PopularityLift@5"
+
+
+class _Heard(MostPop):
+    """Keeps what it was asked."""
+
+    request_time = True
+
+    def retrieve(self, queries, **limits):
+        self.heard = [*getattr(self, "heard", []), queries]
+        return super().retrieve(queries, **limits)
+
+
+def test_models_of_request_time_are_told_the_cut(split, train):
+    model = _Heard()
+    run = Evaluator(split=split, train=train, protocol=PROTOCOL).run("heard", _fitted(model, train))
+    assert all((queries.asked_ts == CUT).all() for queries in model.heard)
+    assert "knows the time of each request, which is that of the cut" in run.notes
+
+
+def test_models_of_request_time_are_told_their_targets_time_where_users_have_no_common_cut(log):
+    split = leave_one_out(log)
+    train = split.train.histories()
+    model, plain = _Heard(), MostPop()
+    evaluator = Evaluator(split=split, train=train, protocol=PROTOCOL)
+    run = evaluator.run("heard", _fitted(model, train))
+    rows = split.test.frame.select("user_id", pl.col("ts").dt.timestamp("us")).collect()
+    when = dict(rows.iter_rows())
+    for queries in model.heard:
+        assert queries.asked_ts.tolist() == [when[user] for user in queries.query_ids]
+    assert any("that of the user's first test row" in note for note in run.notes)
+    assert not any("time of each request" in n for n in evaluator.run("pop", _fitted(plain, train)).notes)
+
+
+def _fitted(model, train):
+    return Pipeline(sources=[Source(generator=model)]).fit(train)

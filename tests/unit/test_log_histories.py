@@ -300,3 +300,18 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ArtifactError, match="is not JSON"):
         Histories.open(tmp_path)
+
+
+def test_the_time_of_a_request_goes_where_its_query_goes():
+    frame = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [5, 6, 5, 7], "ts": [1, 2, 3, 4]})
+    histories = Histories.from_frame(frame.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC"))))
+    assert histories.asked_ts is None
+    assert histories.asked_at(None) is histories
+    asked = histories.asked_at(np.array([10, 20, 30]))
+    assert asked.asked_at(99).asked_ts.tolist() == [10, 20, 30]
+    assert histories.asked_at(99).asked_ts.tolist() == [99, 99, 99]
+    assert asked.rows(np.array([2, -1, 0])).asked_ts.tolist() == [30, 0, 10]
+    assert asked.last(1).asked_ts.tolist() == [10, 20, 30]
+    assert asked.only(asked.item_ix > 0).asked_ts.tolist() == [10, 20, 30]
+    assert asked.reindex(Ids(pl.Series([5, 6]))).asked_ts.tolist() == [10, 20, 30]
+    assert [block.asked_ts.tolist() for _, block in asked.blocks(max_users=2)] == [[10, 20], [30]]

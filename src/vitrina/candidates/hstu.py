@@ -120,7 +120,11 @@ class HSTU(NextItemModel):
         if self.length_exponent < 2:
             rows = thinned(rows, train.ts, n=self.max_len, exponent=self.length_exponent, rng=rng)
         ts = train.ts if self.time_bias or self._fade is not None else None
-        return followed(rows, train.item_ix, ts, train.n_items, asked=self.request_time, fade=self._fade)
+        batch = followed(rows, train.item_ix, ts, train.n_items, asked=self.request_time, fade=self._fade)
+        if self.time_bias:
+            return batch
+        timeless = replace(batch.layout, ts_BT=None)
+        return Batch(batch.item_BT, batch.target_BT, timeless, batch.counted_BT, batch.weight_BT)
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)
