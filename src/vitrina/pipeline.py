@@ -129,8 +129,7 @@ class Pipeline:
 
         Args:
             train: histories before the cut.
-            metadata: one row an item_id; its columns are what policies and the console can name, and what a
-                generator with `reads_items` learns from.
+            metadata: one row an item_id; policies, the console and generators with `reads_items` know them.
         """
         for generator in self._generators().values():
             if metadata is not None and getattr(generator, "reads_items", False):

@@ -109,6 +109,9 @@ FLAGS = {
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"
     },
+    "vitrina plan": {
+        "kind", "--items", "--users", "--events", "--set", "--teraflops", "--gigabytes-per-s", "--json", "--debug"
+    },
     "vitrina serve": {"folder", "--host", "--port", "--clock", "--debug"},
     "vitrina report": {"run", "--out", "--json", "--debug"},
     "vitrina demo": {"--out", "--serve", "--port", "--fresh", "--json", "--quiet", "--debug"},

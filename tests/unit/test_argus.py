@@ -48,7 +48,7 @@ def world_of_feedback(seed: int, n_users: int = 400, n: int = 24) -> tuple[Histo
     return log(list(rows)), taste
 
 
-# --- learning -------------------------------------------------------------------------------------------------
+# --- learning -----------------------------------------------------------------------------------------------
 
 
 def test_feedback_tells_tastes_that_the_next_item_does_not():
@@ -119,7 +119,7 @@ def test_impressions_are_no_tokens():
     assert model.retrieve(only_shown, k=3).lengths.tolist() == [0]
 
 
-# --- the network ----------------------------------------------------------------------------------------------
+# --- the network --------------------------------------------------------------------------------------------
 
 
 def tokens(n_rows: int = 2, n: int = 6, seed: int = 0) -> tuple[ArgusNet, Tokens, object]:
@@ -156,7 +156,7 @@ def test_item_and_feedback_of_an_event_are_not_among_the_inputs_of_their_predict
 
 
 def test_a_share_of_a_batch_keeps_its_own_pairs():
-    net, read, layout = tokens(n_rows=4)
+    _, read, layout = tokens(n_rows=4)
     pairs = Pairs(*(torch.tensor(c) for c in ([0, 2, 3, 2], [1, 0, 4, 5], [1, 2, 3, 4], [5, 6, 7, 8])))
     half = Triples(read, read, layout, pairs).rows(2, 4)
     assert len(half) == 2
@@ -173,7 +173,7 @@ def test_named_sizes_have_the_parameters_they_are_named_after(size, millions):
     assert in_blocks / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-# --- what the log tells ---------------------------------------------------------------------------------------
+# --- what the log tells -------------------------------------------------------------------------------------
 
 
 def test_context_is_the_hour_of_the_week_and_the_gap():

@@ -9,31 +9,32 @@ Notation                                                                        
 
     P(history) = prod_t P(i_t | h_(t-1), c_t) P(f_t | h_(t-1), c_t, i_t)
 
-Pre-training maximises both factors: the first, a sampled softmax with logQ over in-batch and uniform negatives,
-imitates whatever put items before people; the second says how they took them. Fine-tuning then makes two towers
-that can answer offline, u = query(h_T, no context) and e(i), with the pairwise loss
+Pre-training maximises both factors: the first, a sampled softmax with logQ over in-batch and uniform
+negatives, imitates whatever put items before people; the second says how they took them. Fine-tuning then
+makes two towers that can answer offline, u = query(h_T, no context) and e(i), with the pairwise loss
 
-    -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau ),   a taken, b shown beside it and not taken, or refused before a
+    -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau ),   a taken; b shown with it, or refused before
 
-and a sampled softmax against drawn negatives beside it (see `vitrina.nn.argus`). Feedback is the kind of event
-of each row (`Histories.event`): "full" and "skip", "click" and "buy". Rows of `shown_events` are impressions
-that led to nothing: they are no tokens, they are the b of the pairs. A log without them, and without
-`refusals`, is fine-tuned against drawn negatives alone.
+and a sampled softmax against drawn negatives beside it (see `vitrina.nn.argus`). Feedback is the kind of
+event of each row (`Histories.event`): "full" and "skip", "click" and "buy". Rows of `shown_events` are
+impressions that led to nothing: they are no tokens, they are the b of the pairs. A log without them, and
+without `refusals`, is fine-tuned against drawn negatives alone.
 
 Context is what the time of an event tells: the hour of the week (UTC) and the gap since the event before it.
 
 Sizes, by `size`; L blocks of about 12 H^2 parameters, without the vectors of items:
 
-    tiny (2, 64) 0.1 M    3m (4, 256) 3.2 M    25m (8, 512) 25 M    100m (8, 1024) 101 M    1b (20, 2048) 1.0 B
+    tiny (2, 64) 0.1 M   3m (4, 256) 3.2 M   25m (8, 512) 25 M   100m (8, 1024) 101 M   1b (20, 2048) 1.0 B
 
 Cost of an epoch: N (12 L H^2 + L T H + M D) multiply-adds, three times over; see `vitrina plan ARGUS`.
-NOTE[DIFF] paper: towers of their own at the fine-tuning; here: the head and the item table that were pre-trained
-go on; because without impressions there would be little to train new ones on.
-NOTE[DIFF] paper: the pairwise loss alone; here: drawn negatives beside it; because impressions only compare what
-the feed thought worth showing, and retrieval ranks everything else too.
-NOTE[DIFF] paper: contexts of the product (surface, device); here: time alone; because histories carry no other.
-Use when: events differ in what they mean, or impressions are logged, and there is much data. See also: SASRec (one
-kind of event), HSTU (time between events).
+NOTE[DIFF] paper: towers of their own at the fine-tuning; here: the head and the item table that were
+pre-trained go on; because without impressions there would be little to train new ones on.
+NOTE[DIFF] paper: the pairwise loss alone; here: drawn negatives beside it; because impressions only compare
+what the feed thought worth showing, and retrieval ranks everything else too.
+NOTE[DIFF] paper: contexts of the product (surface, device); here: time alone; because histories carry no
+other.
+Use when: events differ in what they mean, or impressions are logged, and there is much data. See also:
+SASRec (one kind of event), HSTU (time between events).
 """
 
 import hashlib
@@ -123,7 +124,7 @@ class ARGUS(NextItemModel):
         _, hidden_dim, n_heads = self.shape
         if min(self.shape) < 1 or hidden_dim % n_heads:
             raise ConfigError(
-                f"ARGUS needs n_layers, hidden_dim and n_heads >= 1 and hidden_dim a multiple of n_heads, got "
+                f"ARGUS needs n_layers, hidden_dim and n_heads >= 1, hidden_dim a multiple of n_heads, got "
                 f"{self.shape}"
             )
         if not 0 <= self.p_no_context <= 1 or self.n_tuning_epochs < 0:
@@ -133,8 +134,8 @@ class ARGUS(NextItemModel):
             )
         if not self.tuning_lr > 0 or self.feedback_weight < 0 or self.pair_weight < 0:
             raise ConfigError(
-                f"ARGUS.tuning_lr must be > 0 and feedback_weight and pair_weight >= 0, got {self.tuning_lr}, "
-                f"{self.feedback_weight} and {self.pair_weight}"
+                f"ARGUS.tuning_lr must be > 0 and feedback_weight and pair_weight >= 0, got "
+                f"{self.tuning_lr}, {self.feedback_weight} and {self.pair_weight}"
             )
         if not self.tied:
             raise ConfigError("ARGUS.tied must be True: its items read and scored share their vectors")
@@ -207,12 +208,11 @@ class ARGUS(NextItemModel):
         """
         queries = self._read(queries).reindex(self.items_).last(self.max_len)
         with torch.inference_mode():
-            hidden_BH = self._states(queries, np.arange(len(queries)))
-            context_BD = self._encoder.unknown_context().expand(len(queries), -1)
-            logit_BK = self._encoder.feedback(
-                hidden_BH, context_BD, torch.from_numpy(item_ix.astype(np.int64))
-            )
-            return logit_BK.softmax(-1).numpy()
+            hidden_BH = self._states(queries, np.arange(len(queries), dtype=np.int32))
+            encoder: Any = self._encoder
+            context_BD = encoder.unknown_context().expand(len(queries), -1)
+            logit_BK = encoder.feedback(hidden_BH, context_BD, torch.from_numpy(item_ix.astype(np.int64)))
+            return logit_BK.softmax(-1).numpy()  # type: ignore[no-any-return]
 
     def _codes(self, histories: Histories, names: tuple[str, ...]) -> list[int]:
         return [code for code, name in enumerate(histories.event_names) if name in names]
@@ -239,8 +239,10 @@ class ARGUS(NextItemModel):
     def _triples(self, windows: Windows, train: Histories, context_NC: ByteArray) -> Triples:
         read = pad(Windows(windows.start, windows.stop - 1))
         after = Rows(np.minimum(read.row_BT + 1, train.n_rows - 1), read.layout)
-        columns = (self._columns(rows, train, context_NC, train.n_items) for rows in (read, after))
-        return Triples(*columns, read.layout)
+        tokens, after_tokens = (
+            self._columns(rows, train, context_NC, train.n_items) for rows in (read, after)
+        )
+        return Triples(tokens, after_tokens, read.layout)
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])
@@ -306,7 +308,7 @@ class ARGUS(NextItemModel):
             self.tuning_curve_ = pl.DataFrame(fit(towers, schedule, run))
 
     def _states(self, queries: Histories, users: IntArray) -> torch.Tensor:
-        """h after the latest events of some non-empty histories. Shape (n, H)."""
+        """States after the latest events of some non-empty histories. Shape (n, H)."""
         rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
         hidden_BTH = self._encoder(
             self._columns(rows, queries, contexts(queries), len(self.items_)), rows.layout
@@ -318,14 +320,14 @@ class ARGUS(NextItemModel):
         digest = hashlib.sha256(
             f"{super()._fingerprint(train, n_epochs)} {self.event_names_} {shown}".encode()
         )
-        digest.update(np.ascontiguousarray(train.event))
+        digest.update(np.ascontiguousarray(train.event).data)
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
     def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
         encoder: Any = self._encoder
         user_BD = encoder.query(self._states(queries, users), encoder.unknown_context())
-        return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).numpy()  # type: ignore[no-any-return]
+        return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).numpy()
 
 
 def contexts(histories: Histories) -> ByteArray:

@@ -94,7 +94,8 @@ def learn(items: pl.DataFrame | None, given: dict[str, str], n_buckets: int) -> 
             widths = series.drop_nulls().cast(pl.List(pl.Float32)).list.len()
             if widths.n_unique() > 1:
                 raise InputError(
-                    f"vectors of {series.name!r} have {widths.min()} to {widths.max()} numbers; give one length"
+                    f"vectors of {series.name!r} have {widths.min()!r} to {widths.max()!r} numbers; "
+                    "give one length"
                 )
             if len(widths):
                 columns[series.name] = {"kind": kind, "width": int(widths[0])}
@@ -129,7 +130,9 @@ def encode(items: pl.DataFrame | None, ids: Ids, learnt: dict[str, Any]) -> Item
             dense.append(_vectors(series, int(how["width"])))
         else:
             owner, token, weight = _bag(series, how["kind"], n_buckets)
-            owners.append(owner), tokens.append(token), weights.append(weight)
+            owners.append(owner)
+            tokens.append(token)
+            weights.append(weight)
     owner = np.concatenate([np.zeros(0, np.int64), *owners])
     order = np.argsort(owner, kind="stable")
     return ItemFeatures(
@@ -153,7 +156,7 @@ def _check(items: pl.DataFrame) -> None:
 def _kind(series: pl.Series) -> str:
     dtype = series.dtype
     if isinstance(dtype, pl.List | pl.Array):
-        return "text" if dtype.inner == pl.String else "vector"  # type: ignore[union-attr]
+        return "text" if dtype.inner == pl.String else "vector"
     if dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean:
         return "number"
     if dtype == pl.String:

@@ -1,7 +1,8 @@
 """Two towers: people and items as vectors that meet in one product, items also from what is known of them.
 
-Covington, Adams, Sargin, RecSys 2016; sampling correction: Yi et al., RecSys 2019; mixed negatives: Yang et al.,
-WWW 2020 (doi 10.1145/3366424.3386195); the correction without the positive: Khrylchenko et al., arXiv:2507.09331.
+Covington, Adams, Sargin, RecSys 2016; sampling correction: Yi et al., RecSys 2019; mixed negatives: Yang et
+al., WWW 2020 (doi 10.1145/3366424.3386195); the correction without the positive: Khrylchenko et al.,
+arXiv:2507.09331.
 
 Notation                                                                                    shape
     x_i     id_i + hashed categories and words + projected numbers and vectors             (D,)
@@ -12,17 +13,18 @@ Notation                                                                        
     score of item i = cos(u, v_i) / temperature
     loss = -log softmax over the item taken and M drawn ones, corrected for how often each is drawn
 
-The id of an item is hidden in training with the chance `p_no_id`, so that what remains learns to stand alone: a
-new item is then served from its metadata. Items are new in two ways. A vocabulary wider than the log
-(`train.reindex(ids)`, or `Histories.from_frame(..., items=ids)`) has them from the start, and every model and
-the evaluation agree on it; `extend(items)` adds them to a fitted model.
+The id of an item is hidden in training with the chance `p_no_id`, so that what remains learns to stand
+alone: a new item is then served from its metadata. Items are new in two ways. A vocabulary wider than the
+log (`train.reindex(ids)`, or `Histories.from_frame(..., items=ids)`) has them from the start, and every
+model and the evaluation agree on it; `extend(items)` adds them to a fitted model.
 
-Cost of an epoch: N (D^2 (8 + 12 L) + M D) multiply-adds, three times over; the item tower runs once for each distinct
-item of a batch. Memory: 16 bytes a number of the tables of ids (I, D) and of buckets (n_buckets, D) in training.
-NOTE[DIFF] papers: a feed-forward user tower over demographics too; here: history alone; because histories carry no
-features of people.
-Use when: items come and go and have metadata, or answers must come from a vector index. See also: SASRec (order),
-ImplicitALS (no metadata, no torch).
+Cost of an epoch: N (D^2 (8 + 12 L) + M D) multiply-adds, three times over; the item tower runs once for
+each distinct item of a batch. Memory: 16 bytes a number of the tables of ids (I, D) and of buckets
+(n_buckets, D) in training.
+NOTE[DIFF] papers: a feed-forward user tower over demographics too; here: history alone; because histories
+carry no features of people.
+Use when: items come and go and have metadata, or answers must come from a vector index. See also: SASRec
+(order), ImplicitALS (no metadata, no torch).
 """
 
 import hashlib
@@ -52,7 +54,7 @@ class TwoTower(NextItemModel):
     Example:
         >>> from vitrina.testing import markov_world
         >>> world = markov_world(seed=0)
-        >>> model = TwoTower(embedding_dim=32, max_len=20, n_epochs=10, lr=0.01, batch_size=32, n_negatives=64)
+        >>> model = TwoTower(embedding_dim=32, max_len=20, n_epochs=10, lr=0.01, batch_size=32)
         >>> world.share_of_best(model.fit(world.train).retrieve(world.train, k=1)) > 0.7
         True
     """
@@ -60,7 +62,7 @@ class TwoTower(NextItemModel):
     reads_items: ClassVar[bool] = True
     """`Pipeline.fit` hands item metadata to `fit`."""
     columns: dict[str, str] = field(default_factory=dict)
-    """"category", "text", "number", "vector" or "skip" of a column of the metadata; else guessed from its type."""
+    """"category", "text", "number", "vector" or "skip", by column of the metadata; else guessed."""
     n_buckets: int = 1 << 16
     """Rows of the table that hashed categories and words share."""
     n_layers: int = 0
@@ -138,8 +140,9 @@ class TwoTower(NextItemModel):
     def extend(self, items: pl.DataFrame) -> Self:
         """Add items that the model does not know, from their metadata; returns self.
 
-        Nothing is trained. Item numbers shift, for vocabularies are sorted: ask with histories over `items_` or
-        let `retrieve` translate them. In a pipeline all generators must agree on the vocabulary (`Pipeline.bind`).
+        Nothing is trained. Item numbers shift, for vocabularies are sorted: ask with histories over
+        `items_` or let `retrieve` translate them. In a pipeline all generators must agree on the vocabulary
+        (`Pipeline.bind`).
 
         Raises:
             InputError: the frame lacks a column that the model was fitted with, or has an item twice.

@@ -1,4 +1,4 @@
-"""The command line: `vitrina inspect | evaluate | train | tune | serve | report | data | demo`.
+"""The command line: `vitrina inspect | evaluate | train | tune | plan | serve | report | data | demo`.
 
 Only this module is imported at start; a command imports what it needs when it runs, so `--help` is quick.
 """

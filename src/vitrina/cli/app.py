@@ -185,6 +185,56 @@ def tune(
 
 
 @app.command()
+def plan(
+    kind: Annotated[str, typer.Argument(help="Class name of a sequence model, as `SASRec` or `ARGUS`.")],
+    items: Annotated[int, typer.Option(min=1, help="Items of the catalogue.")],
+    users: Annotated[int, typer.Option(min=1, help="Users of the log.")],
+    events: Annotated[int, typer.Option(min=1, help="Events of the log.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any parameter of the model, as `embedding_dim=128`; repeatable."),
+    ] = None,
+    teraflops: Annotated[
+        float, typer.Option(help="Tera-FLOPs a second that the device reaches in practice.")
+    ] = 0.05,
+    gigabytes_per_s: Annotated[float, typer.Option(help="Gigabytes a second that its memory moves.")] = 10.0,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Parameters, memory, FLOPs and time of a model, before anything runs.
+
+    Examples:
+
+        vitrina plan SASRec --items 100000 --users 50000 --events 5000000
+
+        vitrina plan ARGUS --set size=100m --items 1000000 --users 1000000 --events 200000000 --teraflops 200
+        --gigabytes-per-s 2000
+
+        vitrina plan TwoTower --items 100000 --users 50000 --events 5000000 --json
+    """
+    from vitrina.cli import show
+    from vitrina.errors import ConfigError
+    from vitrina.recipes import planning
+
+    params: dict[str, object] = {}
+    for given in set_ or []:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {given!r} must be NAME=VALUE, as embedding_dim=128")
+        params[name] = value
+    found = planning.plan(
+        kind,
+        params,
+        n_items=items,
+        n_users=users,
+        n_events=events,
+        teraflops=teraflops,
+        gigabytes_per_s=gigabytes_per_s,
+    )
+    emit_json(found.summary()) if json_ else show.plan(stdout(), found)
+
+
+@app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="Folder that `vitrina train` wrote.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,

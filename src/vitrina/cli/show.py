@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vitrina.evaluate import Evaluation
     from vitrina.recipes import Evaluated, Trained, Tuned
     from vitrina.recipes.demo import Demonstrated
+    from vitrina.recipes.planning import Planned
 
 SHOWN_METRICS = 4
 """Metrics of a leaderboard on the screen; the report and `--json` have all."""
@@ -164,6 +165,39 @@ def demo(console: "Console", result: "Demonstrated") -> None:
     """The leaderboards, the report and the served folder."""
     evaluation(console, result.evaluated)
     _path(console, "served folder", str(result.served))
+
+
+def plan(console: "Console", found: "Planned") -> None:
+    """What a model takes."""
+    console.print(f"[bold]{found.kind}[/] " + ", ".join(f"{k}={v}" for k, v in found.params.items()))
+    facts = _grid()
+    facts.add_row(
+        "parameters", f"{found.dense_parameters:,} dense + {found.embedding_parameters:,} in tables"
+    )
+    facts.add_row(
+        "epoch",
+        f"{found.windows_per_epoch:,} windows of {found.tokens_per_window:,} tokens, "
+        f"{found.steps_per_epoch:,} steps",
+    )
+    parts = {
+        "weights": found.weights_bytes,
+        "gradients": found.gradients_bytes,
+        "AdamW": found.optimizer_bytes,
+        "activations": found.activations_bytes,
+        "logits": found.logits_bytes,
+    }
+    told = ", ".join(f"{name} {_bytes(n)}" for name, n in parts.items())
+    facts.add_row("memory, training", f"{_bytes(found.training_bytes)}  ({told})")
+    facts.add_row("memory, serving", _bytes(found.serving_bytes))
+    facts.add_row("FLOPs", f"{found.flops_per_step:.3g} a step, {found.flops_per_epoch:.3g} an epoch")
+    facts.add_row(
+        "time", f"{found.seconds_per_step:.3g} s a step, {found.seconds_per_epoch / 60:,.3g} min an epoch"
+    )
+    console.print(facts)
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e9:,.2f} GB" if n >= 1e9 else f"{n / 1e6:,.1f} MB"
 
 
 def _path(console: "Console", what: str, path: str) -> None:

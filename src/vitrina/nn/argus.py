@@ -106,7 +106,7 @@ class ArgusNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.n_items, self.n_kinds = n_items, n_kinds
+        self.n_items, self.n_kinds, self.n_contexts = n_items, n_kinds, n_contexts
         self.item = nn.Embedding(n_items + 1, embedding_dim, padding_idx=n_items)
         self.kind = nn.Embedding(n_kinds + 1, embedding_dim)
         self.contexts = nn.ModuleList(nn.Embedding(n + 1, embedding_dim) for n in n_contexts)
@@ -120,7 +120,7 @@ class ArgusNet(nn.Module):
         self.query_head = _mlp(hidden_dim + embedding_dim, hidden_dim, embedding_dim)
         self.feedback_head = _mlp(hidden_dim + 2 * embedding_dim, hidden_dim, n_kinds)
         for table in (self.item, self.kind, *self.contexts):
-            nn.init.normal_(table.weight, std=embedding_dim**-0.5)  # type: ignore[arg-type]
+            nn.init.normal_(table.weight, std=embedding_dim**-0.5)
         with torch.no_grad():
             self.item.weight[n_items] = 0
 
@@ -138,9 +138,8 @@ class ArgusNet(nn.Module):
         return torch.stack([table(context_BTC[..., c]) for c, table in enumerate(self.contexts)]).sum(0)
 
     def unknown_context(self) -> Tensor:
-        """c of an event whose context is not known. Shape (D,)."""
-        unknown = [table.num_embeddings - 1 for table in self.contexts]  # type: ignore[union-attr]
-        return self.context(torch.tensor(unknown, device=self.item.weight.device))
+        """C of an event whose context is not known. Shape (D,)."""
+        return self.context(torch.tensor(self.n_contexts, device=self.item.weight.device))
 
     def query(self, hidden_PH: Tensor, context_PD: Tensor) -> Tensor:
         """What the next item is scored against. Shape (..., D)."""
@@ -170,7 +169,7 @@ class PretrainingObjective(NextItemObjective):
         p_no_context: chance that c_t is hidden from both, so that a query without context is learnt too.
     """
 
-    encoder: ArgusNet
+    encoder: ArgusNet  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -216,7 +215,7 @@ class TowersObjective(NextItemObjective):
         is_refusal_K: kinds of feedback that mean no, False for the unknown one. Shape (K + 1,).
     """
 
-    encoder: ArgusNet
+    encoder: ArgusNet  # type: ignore[assignment]
 
     def __init__(
         self,

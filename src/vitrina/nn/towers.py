@@ -90,7 +90,7 @@ class Towers(nn.Module):
             self.item.weight[self.n_items] = 0
 
     def read(self, item_U: Tensor) -> Tensor:
-        """x of some items. Shape (U, D)."""
+        """X of some items. Shape (U, D)."""
         id_U = torch.where(self.has_id_I[item_U], item_U, self.n_items)  # type: ignore[index]
         if self.training and self.p_no_id:
             id_U = id_U.masked_fill(torch.rand(len(id_U), device=id_U.device) < self.p_no_id, self.n_items)
@@ -107,16 +107,16 @@ class Towers(nn.Module):
                 mode="sum",
                 per_sample_weights=self.bag_weight[at_N],  # type: ignore[index]
             )
-        return x_UD if self.dense is None else x_UD + self.dense(self.dense_IF[item_U])  # type: ignore[index]
+        return x_UD if self.dense is None else x_UD + self.dense(self.dense_IF[item_U])  # type: ignore[index, no-any-return]
 
     def vectors(self, item_U: Tensor) -> Tensor:
-        """v of some items. Shape (U, D)."""
+        """V of some items. Shape (U, D)."""
         x_UD = self.read(item_U)
         return x_UD + self.item_head(x_UD)  # type: ignore[no-any-return]
 
     def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
-        """u after every token. Shape (B, T, D)."""
-        distinct_U, at_BT = item_BT.clamp(max=self.n_items - 1).unique(return_inverse=True)
+        """U after every token. Shape (B, T, D)."""
+        distinct_U, at_BT = item_BT.clamp(max=self.n_items - 1).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         x_BTD = self.dropout(self.read(distinct_U)[at_BT]) * layout.valid_BT[..., None]
         if not len(self.blocks):
             n_T1 = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device)[:, None]
@@ -128,15 +128,15 @@ class Towers(nn.Module):
         return self.user_head(torch.cat([self.norm(y_BTD), x_BTD], -1))  # type: ignore[no-any-return]
 
     def item_vectors(self) -> Tensor:
-        """v of all items. Shape (I, D)."""
+        """V of all items. Shape (I, D)."""
         every_I = torch.arange(self.n_items, device=self.item.weight.device)
-        return torch.cat([self.vectors(some) for some in every_I.split(ITEMS_AT_ONCE)])
+        return torch.cat([self.vectors(some) for some in torch.split(every_I, ITEMS_AT_ONCE)])
 
 
 class TowersObjective(NextItemObjective):
     """Sampled softmax in which the item tower runs for the items of the batch alone."""
 
-    encoder: Towers
+    encoder: Towers  # type: ignore[assignment]
 
     def __init__(self, encoder: Towers, config: LossConfig, counts_I: LongArray) -> None:
         super().__init__(encoder, config, counts_I)  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ class TowersObjective(NextItemObjective):
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[valid_BT]
         seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
         drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
-        distinct_U, at = torch.cat([target_P, drawn.item_ix]).unique(return_inverse=True)
+        distinct_U, at = torch.cat([target_P, drawn.item_ix]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         item_emb_UD = self.encoder.vectors(distinct_U)
         if self.config.cosine:
             hidden_PD, item_emb_UD = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_UD, dim=-1)
@@ -161,7 +161,7 @@ class TowersObjective(NextItemObjective):
             (hidden_PD @ item_emb_UD[at[n_positions:]].T).float(),
             pos_log_q_P=self.proposal.log_q(target_P),
             neg_log_q=drawn.log_q,
-            correction=self.config.correction,  # type: ignore[arg-type]
+            correction=self.config.correction,
             valid_PM=collisions(drawn, target_P, None),
         )
         return loss_P.sum(), torch.tensor(n_positions)
