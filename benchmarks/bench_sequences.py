@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from benchmarks import harness
 from benchmarks.scripts.sequence_run import OUT, key_of
 
@@ -155,14 +156,22 @@ def write_page(entries: list[dict[str, Any]]) -> None:
 
 def section(title: str, rows: list[dict[str, Any]]) -> str:
     """One table."""
-    lines = [f"\n## {title}\n", f"{rows[0]['n_users']:,} users, {rows[0]['n_items']:,} items in training, split "]
+    lines = [
+        f"\n## {title}\n",
+        f"{rows[0]['n_users']:,} users, {rows[0]['n_items']:,} items in training, split ",
+    ]
     lines[-1] += f"`{rows[0]['split'][:16]}`.\n"
     lines.append("| model | Recall@10 | NDCG@10 | Recall@100 | coverage@10 | seeds | epochs | fit CPU s |")
     lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
     for e in rows:
         cells = [" ".join((f"{m[0]:.4f}", f"[{m[1]:.4f}, {m[2]:.4f}]")) for m in metrics_of(e)]
         name = e["model"] + (f" ({e['disclosed']})" if e["disclosed"] else "")
-        cells += [f"{e['coverage@10']:.3f}", str(e["seeds"]), str(e["epochs"] or "-"), f"{e['fit_cpu_s']:.0f}"]
+        cells += [
+            f"{e['coverage@10']:.3f}",
+            str(e["seeds"]),
+            str(e["epochs"] or "-"),
+            f"{e['fit_cpu_s']:.0f}",
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -173,13 +182,15 @@ def metrics_of(entry: dict[str, Any]) -> list[list[float]]:
 
 INTRODUCTION = f"""# Sequence models, measured
 
-Full catalogue, seen items hidden (but where repeats count), ties read against the model, 95 % intervals by bootstrap over users.
-Written by `make bench NAME=sequences` ({datetime.date.today().isoformat()}); parameters stand in `benchmarks/bench_sequences.py`.
+Full catalogue, seen items hidden (but where repeats count), ties read against the model, 95 % intervals by
+bootstrap over users. Written by `make bench NAME=sequences` ({datetime.date.today().isoformat()}); parameters
+stand in `benchmarks/bench_sequences.py`.
 
-Tables that hold out each user's last row are for comparison with papers: training sees the time after other users' test rows, and
-what wins there need not win in time order. The epoch was chosen on each user's row before the last, never on the test. Rows of equal
-time are in the order of the file on MovieLens 1M, and in an order drawn by a hash on Beauty, whose times are days. A user has
-one held-out row there, so Recall@10 is the papers' HR@10.
+Tables that hold out each user's last row are for comparison with papers: training sees the time after other
+users' test rows, and what wins there need not win in time order. The epoch was chosen on each user's row
+before the last, never on the test. Rows of equal time are in the order of the file on MovieLens 1M, and in an
+order drawn by a hash on Beauty, whose times are days. A user has one held-out row there, so Recall@10 is the
+papers' HR@10.
 """
 
 
@@ -187,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train what is missing, record the rows that are asked for, write the page."""
     if "--page" not in (arguments or []):
         train_missing()
-    entries = [e for e in json.loads(KEPT.read_text())] if KEPT.exists() else []
+    entries = json.loads(KEPT.read_text()) if KEPT.exists() else []
     for case in CASES:
         for entry in found(case):
             same = ("table", "view", "model")

@@ -2,9 +2,9 @@
 
     python benchmarks/scripts/sequence_run.py '{"data": "ml1m_loo", "kind": "SASRec", "params": {}, "seed": 0}'
 
-    ml1m_loo      MovieLens 1M, users and items of five ratings or more (3,416 items), rows of equal time in the
-                  order of the file, the last row of each user held out, seen items hidden
-    beauty_loo    Amazon Beauty 5-core, rows of one day in an order drawn from the seed of the data (0)
+    ml1m_loo      MovieLens 1M, users and items of five ratings or more (3,416 items), rows of equal time
+                  in the order of the file, the last row of each user held out, seen items hidden
+    beauty_loo    Amazon Beauty 5-core, rows of one day in an order drawn by a hash
     *_time        the same logs and Online Retail under a global temporal split
 
 Results lie under .bench/sequences/<hash of what was asked>.json and .parquet.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from vitrina import split
 from vitrina.candidates import CANDIDATES, MostPop
 from vitrina.datasets import load

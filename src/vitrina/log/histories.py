@@ -83,7 +83,7 @@ class Histories:
         return replace(self.rows(self.user_ids.ix(user_ids)), user_ids=user_ids)
 
     def rows(self, user_ix: IntArray) -> "Histories":
-        """Histories at the given positions, -1 for an empty one, asked at 0; arrays are copied. Shape (B,)."""
+        """Histories at the given positions, -1 for an empty one, asked at 0; copies. Shape (B,)."""
         user_ix = np.asarray(user_ix, dtype=np.int64)
         known = np.maximum(user_ix, 0)
         lengths = (

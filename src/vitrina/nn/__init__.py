@@ -1,1 +1,1 @@
-"""Neural parts: embeddings, blocks, losses, proposals of negatives, and the loop that trains them. Needs torch."""
+"""Neural parts: embeddings, blocks, losses, proposals, and the loop that trains them. Needs torch."""

@@ -35,7 +35,7 @@ SMALL_SASREC: dict[str, Any] = {
     "batch_size": 64,
     "lr": 0.003,
 }
-"""A SASRec that trains in under a minute on two cores: one block, each user's latest 51 rows, eight epochs."""
+"""A SASRec that trains in under a minute on two cores: one block, the latest 51 rows of a user, 8 epochs."""
 
 
 def sequence_models(params: dict[str, Any]) -> list[ModelConfig]:
