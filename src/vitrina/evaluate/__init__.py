@@ -11,6 +11,7 @@ from vitrina.evaluate.card import SplitCard
 from vitrina.evaluate.evaluation import Evaluation, paired
 from vitrina.evaluate.evaluator import Dropped, Evaluator, Run
 from vitrina.evaluate.measuring import evaluate
+from vitrina.evaluate.popularity import PopularityDiagnostics
 from vitrina.evaluate.protocol import DEFAULT_METRICS, YAMBDA_METRICS, Protocol, pretty
 from vitrina.evaluate.report import write_report
 
@@ -20,6 +21,7 @@ __all__ = [
     "Dropped",
     "Evaluation",
     "Evaluator",
+    "PopularityDiagnostics",
     "Protocol",
     "Run",
     "SplitCard",
