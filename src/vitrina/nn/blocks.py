@@ -8,8 +8,8 @@ All take x_BTD with a `Layout` and give x_BTD; a token never sees what comes aft
                       (LiGR, arXiv:2502.03417; in eSASRec, RecSys 2025, arXiv:2508.06450)
 
 NOTE[DIFF] papers: dropout also on attention weights and inside the feed-forward part; here: on what leaves
-the two; because the fused attention of processors takes no dropout, and masks of 4 D numbers cost as much as a
-product.
+the two; because the fused attention of processors takes no dropout, and masks of 4 D numbers cost as much as
+a product.
 """
 
 import torch
