@@ -73,6 +73,20 @@ def test_gbce_without_calibration_is_bce_and_with_all_of_it_beta_is_the_share_dr
     assert torch.allclose(gbce(pos, only_pos, n_items=71, t=1.0), 7 / 70 * bce(pos, only_pos), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("t", "minimum"), [(1.0, 0.01), (0.0, 0.01 / (0.01 + 0.99 * 0.1))])
+def test_with_all_of_the_calibration_the_loss_is_least_at_the_true_probability(
+    t: float, minimum: float
+) -> None:
+    """An item is next with probability .01; else it is the negative of one draw in ten (M = 10 of 100)."""
+    f = torch.tensor([minimum], dtype=torch.float64).logit().requires_grad_()
+    nowhere = torch.full((1, 10), -torch.inf, dtype=torch.float64)
+    as_positive = gbce(f, nowhere, n_items=101, t=t)
+    as_negative = gbce(-nowhere[:, 0], torch.cat([f[:, None], nowhere[:, 1:]], 1), n_items=101, t=t)
+    slopes = [grads(loss.sum(), f)[0].item() for loss in (as_positive, as_negative)]
+    assert slopes[1] > 1e-5
+    assert 0.01 * slopes[0] + 0.99 * 0.1 * slopes[1] == pytest.approx(0, abs=1e-15)
+
+
 def test_gbce_refuses_what_has_no_meaning() -> None:
     pos, neg = logits()
     with pytest.raises(InputError, match=r"t=1\.5"):
