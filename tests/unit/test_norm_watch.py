@@ -11,7 +11,10 @@ from vitrina.candidates import norms  # noqa: E402
 from vitrina.candidates.norms import NormWatch  # noqa: E402
 from vitrina.candidates.sasrec import SASRec  # noqa: E402
 from vitrina.evaluate import Protocol, evaluate, write_report  # noqa: E402
+from vitrina.ids import Ids  # noqa: E402
 from vitrina.log import EventLog  # noqa: E402
+from vitrina.nn.layout import cut_windows  # noqa: E402
+from vitrina.nn.next_item import NextItemObjective, batch_of  # noqa: E402
 from vitrina.nn.session import session  # noqa: E402
 from vitrina.pipeline import Pipeline, Source  # noqa: E402
 from vitrina.split import leave_one_out  # noqa: E402
@@ -151,3 +154,29 @@ def test_a_cosine_model_is_served_by_cosine_and_the_report_draws_its_epochs(worl
         assert entry.epoch_frame()["count_norm"].len() == 2
     write_report({"all": found}, tmp_path / "report.html")
     assert "Length while training" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("tied", "most"), [(False, 1e-4), (True, np.inf)])
+def test_a_cosine_loss_pulls_at_right_angles_unless_the_table_is_read_too(world, tied, most):
+    params = {**SMALL, **COSINE, "tied": tied, "dropout": 0.0, "loss": "sampled_softmax", "n_negatives": 16}
+    train, model = world.train, SASRec(**params)
+    objective = NextItemObjective(model.network(20), model._loss_config(), train.item_counts())
+    windows = cut_windows(train.offsets, 8, every=True)
+    objective(batch_of(windows, train.item_ix, train.ts, 20))[0].backward()
+    encoder = objective.encoder
+    table = encoder.item if tied else encoder.target
+    vectors, pull = (t.detach().numpy()[:20].astype(float) for t in (table.weight, table.weight.grad))
+    length = np.linalg.norm(vectors, axis=1) * np.linalg.norm(pull, axis=1)
+    cos = np.abs((vectors * pull).sum(axis=1)[length > 0] / length[length > 0])
+    assert len(cos) == 20
+    assert cos.max() < most
+    assert (cos.max() > 0.05) == tied
+
+
+def test_an_item_without_training_rows_keeps_its_start_where_negatives_come_from_the_batch(world):
+    known = world.train.items.values
+    train = world.train.reindex(Ids(pl.concat([known, pl.Series([999], dtype=known.dtype)])))
+    params = {**SMALL, **COSINE, "loss": "sampled_softmax", "negatives": "in_batch", "n_negatives": 32}
+    start, end = (SASRec(**{**params, "lr": lr}).fit(train).raw_item_emb for lr in (1e-12, 0.01))
+    assert end[20] == pytest.approx(start[20], abs=1e-7)
+    assert np.abs(end[:20] - start[:20]).max() > 0.01
