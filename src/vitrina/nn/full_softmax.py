@@ -70,7 +70,7 @@ def full_softmax(
     Raises:
         InputError: the shapes do not belong together.
     """
-    return _apply(_Each, hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk_positions)
+    return _apply(_Each, _divided(hidden_PD, temperature), item_emb_ID, bias_I, target_P, chunk_positions)
 
 
 def full_softmax_mean(
@@ -86,7 +86,11 @@ def full_softmax_mean(
 
     The arguments are those of `full_softmax`. With P = 0 the loss is 0.
     """
-    return _apply(_Mean, hidden_PD / temperature, item_emb_ID, bias_I, target_P, chunk_positions)
+    return _apply(_Mean, _divided(hidden_PD, temperature), item_emb_ID, bias_I, target_P, chunk_positions)
+
+
+def _divided(h: Tensor, temperature: float | Tensor) -> Tensor:
+    return h if isinstance(temperature, float) and temperature == 1.0 else h / temperature
 
 
 def _apply(
