@@ -87,6 +87,8 @@ def main() -> None:
                 "rank": np.tile(np.arange(1, 101), len(users)),
             }
         ).drop_nulls()
+        if not rows.height:
+            continue
         scored = world.expected(rows, at_s, ks=(10, 100), target=target)
         for k in (10, 100):
             one = scored.filter(pl.col("k") == k)

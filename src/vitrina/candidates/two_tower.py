@@ -54,7 +54,7 @@ class TwoTower(NextItemModel):
     Example:
         >>> from vitrina.testing import markov_world
         >>> world = markov_world(seed=0)
-        >>> model = TwoTower(embedding_dim=32, max_len=20, n_epochs=10, lr=0.01, batch_size=32)
+        >>> model = TwoTower(max_len=20, n_epochs=5, lr=0.01, batch_size=32, n_negatives=64)
         >>> world.share_of_best(model.fit(world.train).retrieve(world.train, k=1)) > 0.7
         True
     """
