@@ -13,8 +13,6 @@ from vitrina.errors import ConfigError
 from vitrina.log import Histories
 from vitrina.nn.argus import ArgusNet, Pairs, Tokens, Triples
 from vitrina.nn.layout import Windows, pad
-from vitrina.testing import check_candidates
-from vitrina.testing.candidates import CHECKS
 
 SMALL = {"embedding_dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_len": 24, "lr": 0.005}
 MINUTE = 60_000_000
@@ -68,22 +66,6 @@ def test_feedback_tells_tastes_that_the_next_item_does_not():
     assert abs(told["next item only"]) < 0.05
     assert share["both"] > 0.9
     assert told["both"] > 0.5
-
-
-def test_it_keeps_the_contract():
-    model = ARGUS(
-        embedding_dim=16,
-        hidden_dim=16,
-        n_layers=1,
-        max_len=10,
-        n_epochs=8,
-        batch_size=8,
-        n_tuning_epochs=1,
-        lr=0.01,
-    )
-    check_candidates(
-        model, can={"deterministic", "stable", "similar"}, only=[name for name in CHECKS if name != "one_row"]
-    )
 
 
 def test_saved_and_loaded_it_gives_the_same_lists(tmp_path):

@@ -29,6 +29,8 @@ CONTRACT = {
     "HSTU": ({**SMALL, "request_time": True}, NEXT_ITEM),
     "GRU4Rec": ({**SMALL, "hidden_dim": 12}, NEXT_ITEM),
     "BERT4Rec": (SMALL, NEXT_ITEM),
+    "TwoTower": ({**SMALL, "n_negatives": 16}, NEXT_ITEM),
+    "ARGUS": ({**SMALL, "hidden_dim": 16, "n_layers": 1, "n_heads": 2, "n_tuning_epochs": 1}, NEXT_ITEM),
 }
 
 
