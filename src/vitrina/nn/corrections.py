@@ -106,8 +106,8 @@ class Temperature(nn.Module):
     At a bound theta is put back, so that a later gradient can lead away from it.
 
     Example:
-        >>> float(Temperature(0.05)())
-        0.05000000074505806
+        >>> round(float(Temperature(0.05)()), 6)
+        0.05
     """
 
     def __init__(self, init: float, *, learned: bool = False, low: float = 0.01, high: float = 100.0) -> None:
