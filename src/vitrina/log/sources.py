@@ -153,7 +153,23 @@ def reading(name: str, place: str | None = None) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeDecodeError) as error:
         if "expanded paths were empty" in str(error):
             raise LogError(_ABSENT.format(name)) from error
+        if "://" in name:
+            raise LogError(_store_says(error, name)) from error
         raise LogError(f"{name} cannot be read: {_why(error, place or name)}") from error
+
+
+def _store_says(error: Exception, name: str) -> str:
+    text = " ".join(str(error).split())
+    if "403" in text or "401" in text or "credential" in text.lower():
+        said = f"{name} was refused by the store"
+    elif "404" in text and "NoSuchBucket" not in text:
+        return _ABSENT.format(name)
+    else:
+        said = f"{name} cannot be read from its store"
+    return (
+        f"{said} ({text[:300]}); check the URL and the environment variables of the store, "
+        f"as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL for s3://"
+    )
 
 
 def _why(error: Exception, place: str) -> str:
