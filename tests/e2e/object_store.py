@@ -150,7 +150,7 @@ def _etag(file: Path) -> str:
 
 @contextmanager
 def object_store(root: Path) -> Iterator[tuple[str, list[tuple[str, str, int]]]]:
-    """Folders of `root` as buckets (`public` needs no key); gives the address, and what was asked, growing."""
+    """Folders of `root` as buckets (`public` needs no key); gives the address and what was asked, growing."""
     asked: list[tuple[str, str, int]] = []
     handler = type("BoundHandler", (Handler,), {"root": root, "asked": asked})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
