@@ -104,14 +104,13 @@ FLAGS = {
     "vitrina inspect": {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
-    "vitrina evaluate": {"config", "--out", "--fresh", "--json", "--quiet", "--debug"},
+    "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--json", "--quiet", "--debug"},
     "vitrina train": {"config", "--model", "--out", "--json", "--quiet", "--debug"},
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"
     },
-    "vitrina plan": {
-        "kind", "--items", "--users", "--events", "--set", "--teraflops", "--gigabytes-per-s", "--json", "--debug"
-    },
+    "vitrina plan": {"kind", "--items", "--users", "--events", "--set", "--teraflops", "--gigabytes-per-s"}
+    | {"--json", "--debug"},
     "vitrina serve": {"folder", "--host", "--port", "--clock", "--debug"},
     "vitrina report": {"run", "--out", "--json", "--debug"},
     "vitrina demo": {"--out", "--serve", "--port", "--fresh", "--json", "--quiet", "--debug"},
@@ -192,6 +191,42 @@ def test_report_is_written_again_from_the_folder(shop, evaluated):
     assert done.returncode == 0, done.stderr
     assert "<svg" in (shop / "again.html").read_text()
     assert vitrina("report", ".", cwd=shop).returncode == 2
+
+
+def test_a_backtest_measures_the_windows_before_and_the_last_as_without_it(shop, evaluated):
+    done = vitrina("evaluate", "shop.toml", "--windows", "3", "--out", "three", "--json", "-q", cwd=shop)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["views"]["count"]["leaderboard"] == evaluated["views"]["count"]["leaderboard"]
+    table = pl.read_parquet(shop / "three" / "backtest.parquet")
+    assert set(table["view"]) == {"count", "new_only"}
+    ndcg = table.filter((pl.col("view") == "count") & (pl.col("metric") == "ndcg"))
+    assert (set(ndcg["model"]), ndcg["n_first"].sum()) == ({"MostPop", "ItemKNN", "Random"}, 3)
+    board = {
+        row["model"]: row["mean"] for row in found["views"]["count"]["leaderboard"] if row["metric"] == "ndcg"
+    }
+    for row in ndcg.to_dicts():
+        assert row["values"][-1] == board[row["model"]]
+        assert row["mean"] == pytest.approx(sum(row["values"]) / 3)
+    log, cuts = pl.read_parquet(shop / "log.parquet"), found["backtest"]["views"]["count"]["windows"]
+    assert len(cuts) == 3
+    # the first window again, by hand: a log that ends where it ends, cut where it begins
+    until, since = (dt.datetime.fromisoformat(cuts[at]) for at in (1, 0))
+    (shop / "by_hand").mkdir()
+    log.filter(pl.col("ts") < until).write_parquet(shop / "by_hand" / "log.parquet")
+    text = (shop / "shop.toml").read_text().replace("last_days = 10", f'cut = "{since.isoformat()}"')
+    (shop / "by_hand" / "shop.toml").write_text(text)
+    alone = json.loads(vitrina("evaluate", "shop.toml", "--json", "-q", cwd=shop / "by_hand").stdout)
+    for row in alone["views"]["count"]["leaderboard"]:
+        if row["metric"] == "ndcg":
+            assert row["mean"] == ndcg.filter(pl.col("model") == row["model"])["values"][0][0]
+    page = (shop / "three" / "report.html").read_text()
+    assert page.count("<h2>Backtest: ") == 2
+    assert vitrina("report", "three", "--out", "again.html", cwd=shop).returncode == 0
+    assert (shop / "again.html").read_text() == page
+    shown = vitrina("evaluate", "shop.toml", "--windows", "3", "--out", "three", "-q", cwd=shop)
+    assert "NDCG@10 in 3 windows" in shown.stdout
+    assert "times first" in shown.stdout
 
 
 def test_train_writes_a_folder_that_answers_as_the_pipeline_in_memory_does(shop, evaluated):

@@ -37,7 +37,7 @@ SMALL_SASREC: dict[str, Any] = {
     "temperature": 0.07,
     "half_life_days": 30.0,
 }
-"""A SASRec that trains in under a minute on two cores: one block, three epochs, what came lately weighing most."""
+"""Trains in under a minute on two cores: one block, three epochs, what came lately weighing most."""
 
 
 def sequence_models(params: dict[str, Any]) -> list[ModelConfig]:
