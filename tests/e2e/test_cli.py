@@ -223,7 +223,9 @@ def test_a_backtest_measures_the_windows_before_and_the_last_as_without_it(shop,
     page = (shop / "three" / "report.html").read_text()
     assert page.count("<h2>Backtest: ") == 2
     assert vitrina("report", "three", "--out", "again.html", cwd=shop).returncode == 0
-    assert (shop / "again.html").read_text() == page
+    again = (shop / "again.html").read_text()
+    begin, end = "<h2>Backtest: ", "<h2>The split"
+    assert again[again.index(begin) : again.index(end)] == page[page.index(begin) : page.index(end)]
     shown = vitrina("evaluate", "shop.toml", "--windows", "3", "--out", "three", "-q", cwd=shop)
     assert "NDCG@10 in 3 windows" in shown.stdout
     assert "times first" in shown.stdout

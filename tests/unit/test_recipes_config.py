@@ -85,6 +85,11 @@ def test_only_data_is_needed_and_everything_else_has_a_default():
             '[[models]]\nkind = "Ease"\n[serve]\nmodel = "ItemKNN"\n',
             ["serve.model 'ItemKNN' is not among", "Ease"],
         ),
+        (
+            '[split]\nprotocol = "leave_one_out"\nwindows = 2\n',
+            ["split has windows = 2, which has no meaning with protocol 'leave_one_out'"],
+        ),
+        ("[split]\nwindows = 0\n", ["split.windows must be greater than or equal to 1", "got 0"]),
         ("[serve]\nport = 99999\n", ["serve.port must be less than or equal to 65535", "99999"]),
     ],
 )

@@ -76,7 +76,7 @@ def page(views, tmp_path_factory):
         path,
         title=f"Shop {HOSTILE}",
         data={"name": HOSTILE, "rows": 2500, "by day": {"first": "2020-01-01", "kinds": ["buy", "view"]}},
-        windows=[views["Repeats counted"]],
+        windows={"Repeats counted": [views["Repeats counted"]]},
         trials=trials,
         cards=[{"model": "KNN", "licence": {"data": "CC BY 4.0", "share": 0.25}}],
         failures={"Ease": "out of memory"},

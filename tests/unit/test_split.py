@@ -10,7 +10,16 @@ import pytest
 from vitrina.errors import SplitError
 from vitrina.log import EventLog
 from vitrina.schema import US_PER_DAY
-from vitrina.split import at, by_quantile, last_days, last_n_per_user, leave_one_out, same_split, windows
+from vitrina.split import (
+    at,
+    by_quantile,
+    last_days,
+    last_n_per_user,
+    leave_one_out,
+    rolled,
+    same_split,
+    windows,
+)
 from vitrina.split.moments import to_us, written
 
 DAY = US_PER_DAY
@@ -108,6 +117,27 @@ def test_windows_follow_each_other_to_the_end_of_the_log(daily):
     assert ends[-1] == 20 * DAY + 1
     tested = [t for s in splits for t in times(s.test)]
     assert len(tested) == len(set(tested)) == len([t for t in times(daily) if t >= splits[0].cut_us])
+
+
+def test_a_rolled_split_ends_with_itself_and_each_window_begins_where_the_one_before_ended(daily):
+    last = last_days(daily, 3, gap_days=1)
+    splits = rolled(daily, last, 4)
+    assert splits[-1] is last
+    assert [s.cut_us for s in splits] == [last.cut_us - back * 3 * DAY for back in (3, 2, 1, 0)]
+    assert [s.cut_us + s.horizon_us for s in splits[:-1]] == [s.cut_us for s in splits[1:]]
+    assert {s.gap_us for s in splits} == {DAY}
+    with_horizon = at(daily, cut=12 * DAY, horizon_days=2)
+    assert [s.cut_us for s in rolled(daily, with_horizon, 3)] == [8 * DAY, 10 * DAY, 12 * DAY]
+    assert rolled(daily, last, 1) == [last]
+
+
+def test_a_split_that_cannot_be_rolled_says_why(daily):
+    with pytest.raises(SplitError, match=r"7 windows of 3 days do not fit in a log from"):
+        rolled(daily, last_days(daily, 3), 7)
+    with pytest.raises(SplitError, match="only a split by time"):
+        rolled(daily, leave_one_out(log_of([(1, at, at * DAY) for at in range(4)])), 2)
+    with pytest.raises(SplitError, match="n_windows must be >= 1"):
+        rolled(daily, last_days(daily, 3), 0)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `out` of the file.")
     ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Test windows of a backtest, in place of `[split] windows`."),
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -101,6 +105,8 @@ def evaluate(
 
         vitrina evaluate my.toml --out runs/today --fresh
 
+        vitrina evaluate my.toml --windows 4
+
         vitrina evaluate my.toml --json > leaderboard.json
     """
     from vitrina.cli import show
@@ -108,7 +114,7 @@ def evaluate(
 
     run = load(config)
     with reporting(quiet=quiet) as reporter:
-        result = evaluate_run(run, out=out, fresh=fresh, reporter=reporter)
+        result = evaluate_run(run, out=out, windows=windows, fresh=fresh, reporter=reporter)
     emit_json(result.summary()) if json_ else show.evaluation(stdout(), result)
     if result.failures:
         raise typer.Exit(1)

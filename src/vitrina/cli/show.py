@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 SHOWN_METRICS = 4
 """Metrics of a leaderboard on the screen; the report and `--json` have all."""
+SHOWN_WINDOWS = 6
+"""Windows of a backtest on the screen, the last ones."""
 WITH_INTERVAL = 2
 """How many of them show their interval."""
 
@@ -69,6 +73,10 @@ def evaluation(console: "Console", result: "Evaluated") -> None:
     """Leaderboards of every view, and where the rest is."""
     for view in result.views.values():
         leaderboard(console, view)
+    for found in result.windows.values():
+        backtest(console, found)
+    for sentence in result.window_failures.values():
+        console.print(f"[yellow]left out of a window:[/] {sentence}")
     if result.split.warning:
         console.print(f"[yellow]warning:[/] {result.split.warning}")
     for name, sentence in result.skipped.items():
@@ -108,6 +116,28 @@ def leaderboard(console: "Console", view: "Evaluation") -> None:
         table.add_row(model, *cells, "-" if fit_s[model] is None else f"{fit_s[model]:.1f}")
     console.print(table)
     _left_out(console, view)
+
+
+def backtest(console: "Console", windows: "Sequence[Evaluation]") -> None:
+    """How the models do from window to window, oldest first, by the metric that orders the table."""
+    from vitrina.evaluate import backtest as over_windows
+    from vitrina.evaluate import pretty
+    from vitrina.recipes.backtesting import cut
+
+    main = windows[0].protocol.main
+    label, _, k = main.partition("@")
+    table = _table(f"{pretty(main)} in {len(windows)} windows: {windows[0].protocol.title}")
+    table.add_column("model", no_wrap=True)
+    days = [cut(window).partition("T")[0] for window in windows]
+    for name in ("mean", "sd", "times first", *days[-SHOWN_WINDOWS:]):
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == "mean" else "")
+    for row in over_windows(windows).to_dicts():
+        if (row["metric"], row["k"]) == (label, int(k)):
+            values = [f"{value:.4f}" for value in row["values"][-SHOWN_WINDOWS:]]
+            table.add_row(
+                row["model"], f"{row['mean']:.4f}", f"{row['sd_windows']:.4f}", str(row["n_first"]), *values
+            )
+    console.print(table)
 
 
 def _shown(names: list[str]) -> list[str]:

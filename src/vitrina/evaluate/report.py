@@ -15,7 +15,9 @@ from vitrina.evaluate.evaluation import Evaluation
 from vitrina.evaluate.figures import Figures
 from vitrina.evaluate.protocol import pretty
 from vitrina.evaluate.views import best_so_far, figure, number, shares, view
-from vitrina.split import same_split
+from vitrina.split import same_split, written
+
+DATE_LENGTH = len("2026-03-01")
 
 
 def write_report(
@@ -24,7 +26,7 @@ def write_report(
     *,
     title: str = "Evaluation",
     data: Mapping[str, Any] | None = None,
-    windows: Sequence[Evaluation] = (),
+    windows: Mapping[str, Sequence[Evaluation]] | None = None,
     trials: pl.DataFrame | None = None,
     cards: Sequence[Mapping[str, Any]] = (),
     failures: Mapping[str, str] | None = None,
@@ -36,7 +38,7 @@ def write_report(
         path: the file to write.
         title: its heading.
         data: facts about the log, by name; values may be nested.
-        windows: evaluations of a backtest, oldest first, for a table over windows.
+        windows: evaluations of a backtest by the name of the view, oldest first, for a table over windows.
         trials: what a search tried: model, trial, value and, if there, params.
         cards: model cards, as nested mappings.
         failures: models that could not be measured, and why.
@@ -50,9 +52,7 @@ def write_report(
         raise InputError("a report needs at least one evaluation, got none")
     same_split([evaluation.split.digest for evaluation in views.values()])
     first = next(iter(views.values()))
-    models = list(
-        dict.fromkeys(model for evaluation in (*views.values(), *windows) for model in evaluation.models)
-    )
+    models = list(dict.fromkeys(model for evaluation in views.values() for model in evaluation.models))
     tried = [] if trials is None else trials["model"].unique(maintain_order=True).to_list()
     figures = Figures(list(dict.fromkeys([*models, *tried])))
     page = {
@@ -65,7 +65,7 @@ def write_report(
         "n_resamples": first.n_resamples,
         "versions": first.versions,
         "data": data or {},
-        "windows": _windows(windows),
+        "windows": [_windows(name, found) for name, found in (windows or {}).items()],
         "trials": None if trials is None else _trials(trials, figures, pretty(first.protocol.main)),
         "cards": cards,
         "failures": failures or {},
@@ -97,13 +97,18 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _windows(windows: Sequence[Evaluation]) -> dict[str, Any] | None:
-    if not windows:
-        return None
+def _windows(name: str, windows: Sequence[Evaluation]) -> dict[str, Any]:
     main = windows[0].protocol.main
     label, _, k = main.partition("@")
     table = backtest(windows).filter((pl.col("metric") == label) & (pl.col("k") == int(k)))
-    return {"metric": pretty(main), "titles": [w.split.title for w in windows], "rows": table.to_dicts()}
+    since = [part.since_us for window in windows for part in window.split.parts if part.name == "test"]
+    return {
+        "view": name,
+        "metric": pretty(main),
+        "titles": [window.split.title for window in windows],
+        "since": ["" if us is None else written(us)[:DATE_LENGTH] for us in since],
+        "rows": table.to_dicts(),
+    }
 
 
 def _trials(trials: pl.DataFrame, figures: Figures, metric: str) -> dict[str, Any]:

@@ -98,6 +98,9 @@ class SplitConfig(Section):
     """Days held out after the cut; left out, everything until the end of the log."""
     validation_days: float | None = Field(default=None, gt=0)
     """Days before the cut on which `vitrina tune` measures; left out, as many as are held out."""
+    windows: int = Field(default=1, ge=1, le=100)
+    """Test windows in all. Above 1, a backtest measures the same on the windows before, each as long as what
+    is held out."""
     n: int = Field(default=1, ge=1)
     """Rows held out of each user, for `protocol = "last_n_per_user"`."""
     seed: int = Field(default=0, ge=0)
@@ -109,6 +112,11 @@ class SplitConfig(Section):
         if self.protocol != "time" and given:
             raise ValueError(
                 f"has {given[0]}, which has no meaning with protocol {self.protocol!r}; leave it out"
+            )
+        if self.protocol != "time" and self.windows > 1:
+            raise ValueError(
+                f"has windows = {self.windows}, which has no meaning with protocol {self.protocol!r};"
+                " a backtest moves one cut for everybody"
             )
         if len(given) > 1:
             raise ValueError(f"takes one of last_days, cut and quantile, got {' and '.join(given)}")

@@ -6,27 +6,37 @@ out/
   report.html           one self-contained page
   leaderboard.parquet   every view, model and metric, with intervals
   evaluation/VIEW/      per-user values, runs, protocol (`vitrina.evaluate`)
+  backtest.parquet      every view, model and metric over the test windows, if there are several
+  backtest/N/VIEW/      as evaluation/VIEW, of the windows before the last, oldest first
   lists/VIEW/MODEL.parquet   query_id, item_id, source, score, rank
   models/               fitted models, to be reused
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from vitrina.errors import ConfigError, SplitError, VitrinaError
-from vitrina.evaluate import Evaluation, Evaluator, Run
-from vitrina.log import Histories
-from vitrina.recipes import build, fitted, reporting, toml
-from vitrina.recipes.config import ModelConfig, RunConfig
-from vitrina.recipes.data import Data, make_split, open_data, training_histories
+from vitrina.errors import ConfigError, VitrinaError
+from vitrina.evaluate import Evaluation
+from vitrina.recipes import reporting, toml
+from vitrina.recipes.backtesting import (
+    Windows,
+    backtest_summary,
+    load_windows,
+    measure_windows,
+    over_windows,
+    save_windows,
+)
+from vitrina.recipes.config import RunConfig
+from vitrina.recipes.data import make_split, open_data, training_histories
+from vitrina.recipes.job import Job, evaluators
 from vitrina.recipes.models import classical_models
-from vitrina.recipes.progress import Advance, Reporter, Silent
-from vitrina.split import Split
+from vitrina.recipes.progress import Reporter, Silent
+from vitrina.recipes.toml import check
+from vitrina.split import Split, rolled
 
 RUN, LEADERBOARD, CONFIG = "run.json", "leaderboard.parquet", "config.toml"
 
@@ -41,8 +51,12 @@ class Evaluated:
     split: Split
     views: dict[str, Evaluation]
     """By the name of the view, in the order of the configuration."""
+    earlier: list[dict[str, Evaluation]] = field(default_factory=list)
+    """Of a backtest: the same views on the windows before, oldest first."""
     failures: dict[str, str] = field(default_factory=dict)
     """Models that could not be trained: name -> sentence."""
+    window_failures: dict[str, str] = field(default_factory=dict)
+    """What is missing from an earlier window: "MODEL, window from MOMENT" -> sentence."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Views in which nobody is left to measure: name -> sentence."""
     reused: tuple[str, ...] = ()
@@ -70,6 +84,11 @@ class Evaluated:
         ]
         return pl.concat(tables)
 
+    @property
+    def windows(self) -> Windows:
+        """Of a backtest: the evaluations of each view, oldest first; empty for a single window."""
+        return over_windows(self.views, self.earlier)
+
     def summary(self) -> dict[str, Any]:
         """JSON values: what `run.json` holds."""
         first = next(iter(self.views.values()))
@@ -86,6 +105,7 @@ class Evaluated:
                 "parts": self.split.describe().to_dicts(),
             },
             "views": {view: _view_summary(evaluation) for view, evaluation in self.views.items()},
+            "backtest": backtest_summary(self.windows, len(self.earlier), self.window_failures),
             "failures": self.failures,
             "skipped": self.skipped,
             "reused": list(self.reused),
@@ -99,6 +119,7 @@ def evaluate_run(
     config: RunConfig,
     *,
     out: str | Path | None = None,
+    windows: int | None = None,
     fresh: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluated:
@@ -107,6 +128,7 @@ def evaluate_run(
     Args:
         config: from `load`, `check` or a named recipe.
         out: folder to write to; None takes that of the configuration.
+        windows: test windows of a backtest; None takes what the configuration says.
         fresh: train again what an earlier run in this folder left trained.
         reporter: hears of the progress.
 
@@ -115,6 +137,8 @@ def evaluate_run(
         VitrinaError: no model could be trained.
     """
     say = reporter or Silent()
+    if windows is not None:
+        config = check(config.model_dump() | {"split": config.split.model_dump() | {"windows": windows}})
     folder = Path(config.out if out is None else out)
     models = config.models or classical_models()
     with say.step("check the log") as advance:
@@ -125,124 +149,41 @@ def evaluate_run(
     with say.step("split, histories") as advance:
         advance("split, histories")
         split = make_split(data.log, config.split)
+        older = rolled(data.log, split, config.split.windows)[:-1] if config.split.windows > 1 else []
         train = training_histories(split, folder)
     say.say(f"{split.title}: {split.counts}")
-    evaluators, skipped = _evaluators(config, split, train)
+    measuring, skipped = evaluators(config, split, train)
     for view, sentence in skipped.items():
         say.say(f"the view {view} is left out: {sentence}")
     if (absent := reporting.missing()) is not None:
         say.say(absent)
-    job = _Job(config, folder, data, split, train, evaluators, fresh, skipped)
+    job = Job(config, folder, data, split, train, measuring, fresh, skipped)
     with say.step("train and measure", total=sum(job.n_seeds(model) for model in models)) as advance:
         for model in models:
             job.measure(model, advance, say)
     if not any(job.runs.values()):
         raise VitrinaError("no model could be trained: " + "; ".join(job.failures.values()))
+    earlier, window_failures = measure_windows(
+        config, older, data=data, folder=folder, models=models, fresh=fresh, say=say
+    )
     with say.step("intervals, report") as advance:
         advance("intervals, report")
-        result = job.result(about)
+        views = job.views()
+        result = Evaluated(
+            folder=folder,
+            config=config,
+            data=about,
+            split=split,
+            views=views,
+            earlier=earlier,
+            failures=job.failures,
+            window_failures=window_failures,
+            skipped=dict(skipped),
+            reused=tuple(dict.fromkeys(job.reused)),
+            made_of={name: made for name, made in job.made_of.items() if name not in job.failures},
+        )
         write(result)
     return result
-
-
-def _evaluators(
-    config: RunConfig, split: Split, train: Histories
-) -> tuple[dict[str, Evaluator], dict[str, str]]:
-    """What measures each view, and the views in which nobody is left to measure."""
-    made: dict[str, Evaluator] = {}
-    skipped: dict[str, str] = {}
-    for view in config.evaluate.repeats:
-        try:
-            made[view] = Evaluator(split=split, train=train, protocol=build.protocol(config.evaluate, view))
-        except SplitError as error:
-            skipped[view] = str(error)
-    if not made:
-        raise SplitError("; ".join(skipped.values()))
-    return made, skipped
-
-
-@dataclass
-class _Job:
-    """One evaluation in the making."""
-
-    config: RunConfig
-    folder: Path
-    data: Data
-    split: Split
-    train: Histories
-    evaluators: Mapping[str, Evaluator]
-    fresh: bool
-    skipped: Mapping[str, str]
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    reused: list[str] = field(default_factory=list)
-    made_of: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def n_seeds(self, model: ModelConfig) -> int:
-        """How often a model is trained."""
-        return self.config.evaluate.n_seeds if build.is_random(model) else 1
-
-    def measure(self, model: ModelConfig, advance: Advance, say: Reporter) -> None:
-        """Train a model with each seed and measure it in every view; if it fails, the others go on."""
-        first = self.config.evaluate.seed
-        for seed in range(first, first + self.n_seeds(model)):
-            advance(f"train {model.label}")
-            try:
-                self._one(model, seed, say)
-            except VitrinaError as error:
-                self.failures[model.label] = f"{model.label}: {error}"
-                say.say(f"left out: {model.label}: {error}")
-                return
-
-    def _one(self, model: ModelConfig, seed: int, say: Reporter) -> None:
-        pipeline = build.pipeline(model, self.config.pipeline, hide_seen=False, seed=seed)
-        made = fitted.fit(
-            pipeline,
-            self.train,
-            self.data.items,
-            folder=self.folder / "models" if self.config.evaluate.keep_models else None,
-            name=model.label,
-            data=self.split.digest,
-            fresh=self.fresh,
-            heard=say.note,
-        )
-        self.made_of[model.label] = fitted.describe(made.pipeline)
-        if made.reused:
-            self.reused.append(model.label)
-        first = self.config.evaluate.seed
-        for view, evaluator in self.evaluators.items():
-            lists = self.folder / "lists" / view / f"{fitted.slug(model.label)}.parquet"
-            run = evaluator.run(
-                model.label,
-                made.pipeline,
-                seed=seed,
-                fit_s=made.fit_s,
-                lists_path=lists if seed == first else None,
-            )
-            self.runs.setdefault(view, []).append(run)
-
-    def result(self, about: dict[str, Any]) -> Evaluated:
-        """What was found."""
-        n = self.config.evaluate.n_bootstrap
-        views = {
-            view: replace(Evaluation.of(evaluator, self._complete(self.runs[view])), n_resamples=n)
-            for view, evaluator in self.evaluators.items()
-        }
-        return Evaluated(
-            folder=self.folder,
-            config=self.config,
-            data=about,
-            split=self.split,
-            views=views,
-            failures=self.failures,
-            skipped=dict(self.skipped),
-            reused=tuple(dict.fromkeys(self.reused)),
-            made_of={name: made for name, made in self.made_of.items() if name not in self.failures},
-        )
-
-    def _complete(self, runs: list[Run]) -> list[Run]:
-        """Runs of models that finished with every seed."""
-        return [run for run in runs if run.model not in self.failures]
 
 
 def write(result: Evaluated) -> None:
@@ -254,6 +195,7 @@ def write(result: Evaluated) -> None:
         result.leaderboard.write_parquet(folder / LEADERBOARD)
         for view, evaluation in result.views.items():
             evaluation.save(folder / "evaluation" / view)
+        save_windows(result.windows, result.earlier, folder)
         if result.report is not None:
             write_page(result, result.report)
         summary = result.summary()
@@ -272,7 +214,8 @@ def write_page(result: Evaluated, path: Path) -> None:
         result.views,
         about=result.data,
         models=result.made_of,
-        failures=result.failures,
+        failures=result.failures | result.window_failures,
+        windows=result.windows,
         search_folders=(result.folder, Path(result.config.out)),
     )
 
@@ -296,7 +239,8 @@ def report_run(folder: str | Path, *, out: str | Path | None = None) -> Path:
         views,
         about=summary["data"],
         models=summary["models"],
-        failures=summary["failures"],
+        failures=summary["failures"] | summary["backtest"]["failures"],
+        windows=over_windows(views, load_windows(folder, summary["backtest"]["n_earlier"])),
         search_folders=(Path(folder), Path(summary["config"]["out"])),
     )
     return target

@@ -1,6 +1,6 @@
 """The report of a run: what was measured, what was searched before, what each model was made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def write(
     about: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Any]],
     failures: Mapping[str, str],
+    windows: Mapping[str, Sequence[Evaluation]] | None = None,
     search_folders: tuple[Path, ...] = (),
 ) -> None:
     """Write the page.
@@ -40,6 +41,7 @@ def write(
         about: facts about the log.
         models: what each model was made of, by name.
         failures: models that could not be trained, and why.
+        windows: of a backtest, the evaluations of each view, oldest first.
         search_folders: where a search may have left its trials.
     """
     found = [folder / TRIALS for folder in search_folders if (folder / TRIALS).is_file()]
@@ -51,4 +53,5 @@ def write(
         trials=pl.read_parquet(found[0]) if found else None,
         cards=[{"model": name, **card} for name, card in models.items()],
         failures=failures,
+        windows={views[view].protocol.title: found for view, found in (windows or {}).items()},
     )

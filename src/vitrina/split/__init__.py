@@ -6,7 +6,7 @@
 By time, with one cut for everybody, is the default; per user is there for comparison with papers.
 """
 
-from vitrina.split.by_time import at, by_quantile, last_days, windows
+from vitrina.split.by_time import at, by_quantile, last_days, rolled, windows
 from vitrina.split.moments import Moment, written
 from vitrina.split.per_user import last_n_per_user, leave_one_out
 from vitrina.split.splits import PER_USER_WARNING, Part, Split, same_split
@@ -23,6 +23,7 @@ __all__ = [
     "last_days",
     "last_n_per_user",
     "leave_one_out",
+    "rolled",
     "same_split",
     "windows",
     "written",

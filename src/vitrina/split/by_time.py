@@ -4,7 +4,7 @@ import polars as pl
 
 from vitrina.errors import SplitError
 from vitrina.log import EventLog
-from vitrina.schema import TS
+from vitrina.schema import TS, US_PER_DAY
 from vitrina.split.moments import Moment, days_to_us, to_us, written
 from vitrina.split.splits import Part, Split
 
@@ -143,6 +143,36 @@ def windows(
         at(log, cut=cut, gap_days=gap_days, horizon_days=horizon_days, validation_days=validation_days)
         for cut in cuts
     ]
+
+
+def rolled(log: EventLog, made: Split, n_windows: int) -> list[Split]:
+    """Backtest of a split by time: the same split earlier and earlier, oldest first, the given one last.
+
+    Each test window has the length of the given one and ends where the next begins. Each split has the gap of
+    the given one and trains on everything before its own window.
+
+    Args:
+        log: what was split.
+        made: by `at`, `by_quantile` or `last_days`.
+        n_windows: test windows in all.
+
+    Raises:
+        SplitError: the split is not by time, or the windows do not fit in the log.
+    """
+    if n_windows < 1:
+        raise SplitError(f"n_windows must be >= 1, got {n_windows}")
+    if made.cut_us is None:
+        raise SplitError(f"only a split by time has several windows, this one is {made.kind}; cut by time")
+    first, last = _time_range(log)
+    length = max(1, last - made.cut_us) if made.horizon_us is None else made.horizon_us
+    cuts = [made.cut_us - back * length for back in range(n_windows - 1, 0, -1)]
+    if cuts and cuts[0] - made.gap_us <= first:
+        raise SplitError(
+            f"{n_windows} windows of {length / US_PER_DAY:g} days do not fit in a log from {written(first)} "
+            f"to {written(last)}; take fewer windows or shorter ones"
+        )
+    days = {"gap_days": made.gap_us / US_PER_DAY, "horizon_days": length / US_PER_DAY}
+    return [*(at(log, cut=cut, **days) for cut in cuts), made]
 
 
 def _time_range(log: EventLog) -> tuple[int, int]:
