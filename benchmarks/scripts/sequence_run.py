@@ -104,7 +104,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         line[repeats] |= {"n_users": len(run.values), **run.lists, "notes": list(run.notes)}
     line |= {"n_items": train.n_items, "n_train": train.n_rows, "split": cut.digest}
     line |= {"fit_s": fit_s, "fit_cpu_s": fit_cpu_s}
-    if hasattr(generator, "curve_"):
+    if "curve_" in vars(generator):
         line["curve"] = generator.curve_.to_dicts()
     target.write_text(json.dumps(line, indent=1, default=str))
     return line

@@ -242,8 +242,8 @@ class TowersObjective(NextItemObjective):
             row_N, token_N, better_N, worse_N = batch.pairs
             user_ND, better_ND, worse_ND = (
                 user_BTD[row_N, token_N],
-                item_emb_ID[better_N],
-                item_emb_ID[worse_N],
+                F.embedding(better_N, item_emb_ID),
+                F.embedding(worse_N, item_emb_ID),
             )
             if self.config.cosine:
                 user_ND, better_ND, worse_ND = (

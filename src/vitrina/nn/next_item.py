@@ -259,11 +259,12 @@ class NextItemObjective(nn.Module):
         if self.config.mask_own:
             own = batch.item_BT.repeat_interleave(batch.targets_BT.sum(1), dim=0)
         valid_PM = collisions(drawn, target_P, own)
-        pos_logit_P = (hidden_PD * item_emb_ID[target_P]).sum(-1)
+        pos_logit_P = (hidden_PD * F.embedding(target_P, item_emb_ID)).sum(-1)
         if drawn.item_ix.dim() == 1:
-            neg_logit_PM = hidden_PD @ item_emb_ID[drawn.item_ix].T
+            neg_logit_PM = hidden_PD @ F.embedding(drawn.item_ix, item_emb_ID).T
         else:
-            neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, item_emb_ID[drawn.item_ix])
+            neg_emb_PMD = F.embedding(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
+            neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, neg_emb_PMD)
         pos_logit_P, neg_logit_PM = pos_logit_P.float(), neg_logit_PM.float()
         match self.config.loss:
             case "bce":

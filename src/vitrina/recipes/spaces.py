@@ -69,7 +69,7 @@ SPACES: dict[str, Space] = {
     },
     "GRU4Rec": {
         "embedding_dim": Choice((32, 64, 128)),
-        "hidden_dim": Choice((64, 128, 256)),
+        "hidden_dim": Choice((64, 100, 128, 256)),
         "lr": Real(3e-4, 1e-2, log=True),
         "dropout": Real(0.0, 0.5),
         "n_epochs": Whole(5, 50, log=True),
