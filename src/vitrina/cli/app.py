@@ -171,7 +171,8 @@ def tune(
 ) -> None:
     """Search parameters on the validation window; the held-out events are never looked at.
 
-    An interrupted search goes on where it stopped. The best settings become a TOML file for `evaluate`.
+    Of a model that merges sources, the parameters of each and their weights are searched. An interrupted
+    search goes on where it stopped. The best settings become a TOML file for `evaluate`.
 
     Examples:
 

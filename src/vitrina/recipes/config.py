@@ -247,7 +247,7 @@ class TuneConfig(Section):
     """`[tune]`: the budget of `vitrina tune`, which measures on the validation window only."""
 
     models: list[str] = Field(default_factory=list)
-    """Names of the models to search; left out, all that have a search space."""
+    """Names of the models to search; left out, all that have a search space, merged sources among them."""
     n_trials: int = Field(default=20, ge=1)
     """Settings tried for each model."""
     minutes: float | None = Field(default=None, gt=0)

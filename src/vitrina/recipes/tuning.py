@@ -28,7 +28,8 @@ from vitrina.recipes.data import Data, make_split, open_data, training_histories
 from vitrina.recipes.fitted import slug
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Advance, Reporter, Silent
-from vitrina.recipes.spaces import SPACES, inside, suggest
+from vitrina.recipes.settings import applied, identity, space, start
+from vitrina.recipes.spaces import SPACES, suggest
 
 FOLDER = "tune"
 VALUE, SECONDS, WHY = "value", "seconds", "why"
@@ -43,7 +44,7 @@ class Tuned:
     window: str
     """The validation window in one line."""
     best: dict[str, dict[str, Any]]
-    """Model -> params, value, start (the value of the configured parameters), n_trials."""
+    """Model -> params (what was searched), value, start (that of what was configured), n_trials, n_failed."""
     trials: pl.DataFrame
     """model, trial, value, state, params (JSON), seconds, why"""
     config_file: Path
@@ -71,7 +72,7 @@ def tune_run(
     fresh: bool = False,
     reporter: Reporter | None = None,
 ) -> Tuned:
-    """Search the parameters of one model after another.
+    """Search the parameters of one model after another; of merged sources their weights too.
 
     Args:
         config: from `load`, `check` or a named recipe.
@@ -113,7 +114,8 @@ def tune_run(
     best, frames = {}, []
     with say.step("search", total=search.n_trials * len(chosen)) as advance:
         for model in chosen:
-            study = _study(storage, model, f"{window.digest[:12]}-{metric}", config.tune.seed, fresh)
+            known = f"{slug(model.label)}-{identity(model, config.pipeline)}-{window.digest[:12]}-{metric}"
+            study = _study(storage, known, config.tune.seed, fresh)
             search.run(study, model, advance)
             best[model.label] = _best(study, model)
             frames.append(_trials(study, model))
@@ -140,11 +142,11 @@ class _Search:
             study.enqueue_trial(start(model))
 
         def objective(trial: Any) -> float:
-            params = model.params | suggest(trial, SPACES[str(model.kind)])
+            wanted = applied(model, suggest(trial, space(model)))
             advance(f"{model.label} {trial.number + 1}/{self.n_trials}")
             began = time.perf_counter()
             try:
-                return self.value(model.model_copy(update={"params": params}))
+                return self.value(wanted)
             except VitrinaError as error:
                 trial.set_user_attr(WHY, str(error))
                 raise
@@ -166,17 +168,6 @@ class _Search:
         return run.average(self.metric)
 
 
-def start(model: ModelConfig) -> dict[str, Any]:
-    """The configured parameters of a model, where its space holds them."""
-    kind = str(model.kind)
-    configured = build.parameter_values(kind, model.params)
-    return {
-        name: configured[name]
-        for name, part in SPACES[kind].items()
-        if name in configured and inside(configured[name], part)
-    }
-
-
 def _chosen(config: RunConfig, names: list[str] | None) -> list[ModelConfig]:
     models = config.models or classical_models()
     wanted = names or config.tune.models
@@ -185,21 +176,23 @@ def _chosen(config: RunConfig, names: list[str] | None) -> list[ModelConfig]:
         raise ConfigError(
             f"no model {unknown[0]!r} in the configuration; it has: {', '.join(m.label for m in models)}"
         )
-    chosen = [m for m in models if (m.label in wanted if wanted else m.kind in SPACES)]
-    without = [m.label for m in chosen if m.kind not in SPACES]
+    chosen = [m for m in models if (m.label in wanted if wanted else space(m))]
+    without = [m.label for m in chosen if not space(m)]
     if without:
-        raise ConfigError(f"{without[0]} has nothing to search; what has: {', '.join(SPACES)}")
+        raise ConfigError(
+            f"{without[0]} has nothing to search; what has: {', '.join(SPACES)}, merged sources"
+        )
     if not chosen:
         raise ConfigError(
-            f"no model of the configuration has anything to search; what has: {', '.join(SPACES)}"
+            "no model of the configuration has anything to search; "
+            f"what has: {', '.join(SPACES)}, merged sources"
         )
     return chosen
 
 
-def _study(storage: str, model: ModelConfig, window: str, seed: int, fresh: bool) -> Any:
+def _study(storage: str, name: str, seed: int, fresh: bool) -> Any:
     import optuna
 
-    name = f"{slug(model.label)}-{window}"
     if fresh and name in optuna.get_all_study_names(storage):
         optuna.delete_study(study_name=name, storage=storage)
     with warnings.catch_warnings():
@@ -219,7 +212,7 @@ def _best(study: Any, model: ModelConfig) -> dict[str, Any]:
     best = max(finished, key=lambda t: t.value)
     first = next((t.value for t in finished if t.number == 0), None)
     return {
-        "params": model.params | best.params,
+        "params": best.params,
         "value": best.value,
         "start": first,
         "n_trials": len(study.trials),
@@ -248,7 +241,7 @@ def _write(
     config: RunConfig, folder: Path, metric: str, window: str, best: dict[str, Any], trials: pl.DataFrame
 ) -> Tuned:
     models = [
-        model.model_copy(update={"params": best[model.label]["params"]}) if model.label in best else model
+        applied(model, best[model.label]["params"]) if model.label in best else model
         for model in config.models or classical_models()
     ]
     file = folder / "tuned.toml"
