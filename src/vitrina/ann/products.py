@@ -7,15 +7,11 @@ to the R lists while it is there: the matrix of all scores, whose way to memory 
 selection, never exists. Threads take blocks of queries; BLAS runs single-threaded inside each of them.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from vitrina.ann.blas import one_blas_thread
 from vitrina.ann.blocks import in_threads, spans
 from vitrina.ann.select import LOWEST, STRIPE, drain, fresh, offer, raise_floors, scratch_for
 from vitrina.ann.topk import PAD, Jagged, TopK, empty_lists, no_limit, top_k
@@ -69,7 +65,7 @@ def top_k_products(
         number = number[allowed[number]]
     if lists.item_ix.size and len(number):
         shuffled_ID = np.ascontiguousarray(item_ID[number], dtype=np.float32)
-        with _one_blas_thread():
+        with one_blas_thread():
             _fill(query_BD, shuffled_ID, number, exclude or no_limit(len(query_BD)), lists)
     return lists
 
@@ -142,30 +138,3 @@ def _by_tile(exclude: Jagged, place: IntArray, n_sample: int, n_tiles: int) -> _
     tile = np.where(at < n_sample, 0, (at - n_sample) // TILE_ITEMS + 1)
     order = np.argsort(tile.astype(np.uint16) if n_tiles < 2**16 else tile, kind="stable")
     return _Banned(np.searchsorted(tile[order], np.arange(n_tiles + 1)), row[order], at[order])
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-_lock = threading.Lock()
-_inside: list[object] = []
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """BLAS without threads of its own while any caller is inside; the last one out restores what was set."""
-    with _lock:
-        if not _inside:
-            limit = _controller().limit(limits=1, user_api="blas")
-            limit.__enter__()
-            _inside.append(limit)
-        _inside.append(None)
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside.pop()
-            if len(_inside) == 1:
-                _inside.pop().__exit__(None, None, None)  # type: ignore[attr-defined]

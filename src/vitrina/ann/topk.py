@@ -32,6 +32,16 @@ class Jagged(NamedTuple):
         bounds = self.offsets[lo : hi + 1]
         return Jagged(bounds - bounds[0], self.item_ix[bounds[0] : bounds[-1]])
 
+    def of(self, b: int) -> IntArray:
+        """The set of one query, as a view."""
+        return self.item_ix[self.offsets[b] : self.offsets[b + 1]]
+
+    def take(self, rows: LongArray) -> "Jagged":
+        """The sets of some of the queries."""
+        sets = [self.of(b) for b in rows.tolist()]
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in sets])]).astype(np.int64)
+        return Jagged(offsets, np.concatenate([*sets, np.zeros(0, np.int32)]).astype(np.int32))
+
 
 @dataclass(frozen=True, eq=False)
 class TopK:
