@@ -10,7 +10,7 @@ import pytest
 
 from vitrina import datasets
 from vitrina.ann import Jagged, TopK
-from vitrina.candidates import Ease, ImplicitALS, MostPop
+from vitrina.candidates import BPR, Ease, ImplicitALS, ItemKNN, MostPop
 from vitrina.datasets import World
 from vitrina.datasets.synth.kernel import (
     DISLIKE,
@@ -555,7 +555,8 @@ def lists_of(model: object, queries: Histories, users: list[int], k: int) -> pl.
 
 def test_models_that_learn_tastes_reach_most_of_the_optimum_in_a_steady_world() -> None:
     """Tastes that stand still and popularity that does not fade: what is left to learn is who likes which
-    topic.
+    topic. Measured: ItemKNN 0.842, EASE 0.887, iALS 0.832 to 0.841 and BPR 0.870 to 0.885 over five seeds,
+    MostPop 0.310.
     """
     world = World(
         n_users=800, n_items=400, n_events=80_000, days=60, seed=11, n_topics=8, n_slots=2,
@@ -578,14 +579,16 @@ def test_models_that_learn_tastes_reach_most_of_the_optimum_in_a_steady_world() 
     share = {}
     for name, model in {
         "pop": MostPop(),
-        "ease": Ease(reg=100.0),
+        "knn": ItemKNN(n_neighbors=400, weighting="bm25", shrink=100.0),
+        "ease": Ease(reg=300.0),
         "als": ImplicitALS(embedding_dim=16, reg=0.01, seed=0),
+        "bpr": BPR(embedding_dim=32, reg=0.013, lr=0.04, n_epochs=30, seed=0),
     }.items():
         got = world.expected(lists_of(model.fit(train), queries, users, 10), at, ks=(10,), target="new")
         share[name] = got["ndcg"].mean() / got["best_ndcg"].mean()
-    assert share["pop"] < 0.5, share
-    assert share["ease"] > 0.75, share
-    assert share["als"] > 0.75, share
+    assert share.pop("pop") < 0.35, share
+    floors = {"knn": 0.82, "ease": 0.86, "als": 0.81, "bpr": 0.85}
+    assert {name: value for name, value in share.items() if value < floors[name]} == {}
 
 
 def test_the_yambda_preset_has_the_rates_of_the_real_set(tmp_path: Path) -> None:
