@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ["config_docs.py", "cli_docs.py", "bench_tables.py", "readme_tables.py"]
+TOOLS = ["config_docs.py", "cli_docs.py", "bench_tables.py", "readme_tables.py", "model_tables.py"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
