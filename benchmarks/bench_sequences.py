@@ -50,6 +50,15 @@ BEAUTY: dict[str, Any] = {
     "patience": 4,
     "refit": True,
 }
+LONG_BEAUTY: dict[str, Any] = {
+    "n_epochs": 29,
+    "max_len": 50,
+    "n_layers": 1,
+    "embedding_dim": 128,
+    "dropout": 0.5,
+    "cosine": True,
+    "temperature": 0.05,
+}
 COSINE: dict[str, Any] = {"cosine": True, "temperature": 0.07}
 SIMPLE = ("MostPop", "PopularLastDays", "OwnHistory", "ItemKNN", "ImplicitALS", "Ease")
 
@@ -66,9 +75,9 @@ CASES = [
     Case("beauty_loo", "SASRec, softmax", "SASRec", BEAUTY | COSINE, "sasrec_beauty_loo", (0.086, 0.050)),
     Case(
         "beauty_loo",
-        "SASRec, softmax, more patient",
+        "SASRec, softmax, 29 epochs on all rows",
         "SASRec",
-        BEAUTY | COSINE | {"temperature": 0.05, "patience": 8, "n_epochs": 60},
+        LONG_BEAUTY,
         "sasrec_beauty_loo",
         (0.086, 0.050),
     ),
@@ -207,7 +216,8 @@ users' test rows, and what wins there need not win in time order. The epoch was 
 before the last, never on the test. Rows of equal time are in the order of the file on MovieLens 1M, and in an
 order drawn by a hash on Beauty, whose times are days. A user has one held-out row there, so Recall@10 is the
 papers' HR@10. "50 epochs on all rows": the best epoch of the run above it, trained anew with the rows that
-its validation had held out.
+its validation had held out. "29 epochs on all rows": the same on Beauty, at temperature 0.05; the epoch was
+the best of 37 on each user's row before the last.
 """
 
 
