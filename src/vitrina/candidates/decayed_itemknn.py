@@ -94,9 +94,9 @@ class DecayedItemKNN(Estimator):
 
     def _weights(self, block: Histories) -> DoubleArray:
         """Weight of each history row."""
-        latest = np.repeat(
-            block.ts[np.maximum(block.offsets[1:] - 1, 0)] if block.n_rows else 0, block.lengths
-        )
+        if not block.n_rows:
+            return np.zeros(0)
+        latest = np.repeat(block.ts[np.maximum(block.offsets[1:] - 1, 0)], block.lengths)
         age_hours = (latest - np.asarray(block.ts)) / US_PER_HOUR
         weight = 0.9 ** (age_hours / self.hours) if self.hours else (age_hours == 0).astype(np.float64)
         weight[weight < LEAST_WEIGHT] = 0.0

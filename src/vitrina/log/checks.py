@@ -3,6 +3,7 @@
 The same pass learns the range of times, the kinds of events, the digest and the repeated rows.
 """
 
+import datetime as dt
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -342,7 +343,7 @@ def _complaint(source: Source, ruled: Canonical, clock: Clock) -> str:
     guess = _unit_guess(rows, ruled, clock)
     return (
         f"{source.name} has rows that break a rule: {'; '.join(shown)}{guess}; "
-        f"mend them or scan with mode='quarantine'"
+        f"mend them, or set them aside with mode='quarantine' (--quarantine DIR)"
     )
 
 
@@ -357,12 +358,16 @@ def _where(source: Source, rows: pl.LazyFrame) -> list[str]:
     found = source.places(rows.head(_SHOWN_ROWS)).collect(engine="streaming").sort("file", "row")
     said = []
     for row in found.to_dicts():
-        held = ", ".join(f"{raw}={row[raw]!r}" for raw in dict.fromkeys(source.named.values()))
+        held = ", ".join(f"{raw}={_told(row[raw])}" for raw in dict.fromkeys(source.named.values()))
         if row.get(LINE) is not None:
             held = shown(row[LINE])
         why = f"{row[REASON]}: " if REASON in row else ""
         said.append(f"{why}row {row['row']} of {row['file']} ({held})")
     return said
+
+
+def _told(value: Any) -> str:
+    return str(value) if isinstance(value, dt.date) else repr(value)
 
 
 def _unit_guess(rows: pl.LazyFrame, ruled: Canonical, clock: Clock) -> str:

@@ -70,8 +70,8 @@ class Columns:
             if name not in available:
                 said = "" if name == canonical_name else f" (as {canonical_name})"
                 raise LogError(
-                    f"{source} has no column {name!r}{said}; it has: {', '.join(available) or 'none'}; "
-                    f"say which column is which with Columns(...)"
+                    f"{source} has no column {name!r}{said}; it has: {', '.join(available) or 'none'}; say "
+                    f"which is {canonical_name}: Columns({canonical_name}=...), --column {canonical_name}=..."
                 )
         return named
 

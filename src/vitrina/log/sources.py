@@ -1,5 +1,6 @@
 """Where a log comes from: Parquet, CSV, NDJSON or a frame, opened lazily, each failure one sentence."""
 
+import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ def open_source(path: str | Path, columns: Columns, kind: str | None = None) -> 
         LogError: it is not there, cannot be read, or lacks a column.
     """
     place, name = str(path), str(path)
+    if not place:
+        raise LogError("the path of the log is empty; give a file, a folder, a glob or a URL")
     kind = kind or _kind(place)
     if kind == "ndjson":
         with reading(name, place):
@@ -177,6 +180,8 @@ def _why(error: Exception, place: str) -> str:
     if "PAR1" in text or "out of spec" in text.lower():
         file = _first_not_parquet(place)
         return f"{file} is not a Parquet file, is cut short or corrupted ({text}); write it again"
+    if _kind(place) == "csv" and (fault := _first_bad_csv_line(place)) is not None:
+        return f"{fault}; mend or remove the line"
     return f"{text}; mend the file or convert it to Parquet"
 
 
@@ -201,6 +206,38 @@ def _first_not_parquet(place: str) -> str:
         except (pl.exceptions.PolarsError, OSError):
             return str(file)
     return place
+
+
+def _first_bad_csv_line(place: str) -> str | None:
+    """Where Python's reader finds a line that is not UTF-8, has too many fields or an open quote."""
+    for file in _files(place):
+        with file.open("rb") as stream:
+            if stream.read(2) == b"\x1f\x8b":
+                continue  # packed: the line is not worth unpacking it here
+        delimiter, at = "\t" if ".tsv" in file.name else ",", 0
+        try:
+            with file.open(encoding="utf-8", newline="") as text:
+                rows = csv.reader(text, delimiter=delimiter, strict=True)
+                n_fields = len(next(rows, []))
+                for row in rows:
+                    at = rows.line_num
+                    if len(row) > n_fields:
+                        return f"line {at} of {file} has {len(row)} fields, its header {n_fields}"
+        except UnicodeDecodeError:
+            return f"{_first_not_utf8(file)} is not UTF-8"
+        except csv.Error as error:
+            return f"a quote is opened and not closed after line {at} of {file} ({error})"
+    return None
+
+
+def _first_not_utf8(file: Path) -> str:
+    with file.open("rb") as stream:
+        for at, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f"line {at} of {file}"
+    return str(file)
 
 
 def _kind(place: str) -> str:
