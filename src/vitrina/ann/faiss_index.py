@@ -205,7 +205,8 @@ class FaissSearcher:
         """Whether scoring every allowed row costs less than looking for the best of them."""
         if self.kind == "hnsw":
             return n_allowed <= SCANNED_PER_STEP * width
-        return bool(n_allowed <= width * n_base / self.structure.nlist)
+        n_scanned = min(1.0, width / self.structure.nlist) * n_base
+        return bool(n_allowed * CODES_PER_CANDIDATE <= n_scanned)
 
 
 def _search(searcher: FaissSearcher, rows: Rows) -> Callable[[FloatArray, int], TopK]:

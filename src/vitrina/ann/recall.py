@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrina.ann.products import top_k_products
+from vitrina.ann.products import FEW_QUERIES, top_k_products
 from vitrina.ann.rescore import rescored
 from vitrina.ann.rows import Rows, checked_queries, no_rows
 from vitrina.ann.topk import PAD, Jagged, TopK
@@ -26,6 +26,9 @@ N_QUERIES = 200
 """Queries of a measurement: at recall .95 of 100 places each its standard error is below half a point."""
 K = 100
 """Length of the lists of a measurement, less where there are fewer items."""
+FEW_ROWS = 1 << 15
+"""Up to so many rows are scored for few queries where they lie, in the calling thread: BLAS would spread them
+over threads, and on a busy machine wait for the last of them."""
 GATHER_BELOW = 0.25
 """Where a smaller share of the rows passes a filter, they are copied out and the others never read."""
 MIN_RECALL = 0.95
@@ -65,10 +68,16 @@ def places_by_product(
         exclude: items that may not enter each query's list.
         mask: (N,), False excludes a place from every list.
     """
-    if mask is not None and np.count_nonzero(mask) < GATHER_BELOW * len(rows):
-        at = np.flatnonzero(mask).astype(np.int32)
-        found = places_by_product(query_BD, rows.take(at), k=k, exclude=exclude)
-        return np.where(found < 0, np.int32(PAD), at[found])
+    n_allowed = len(rows) if mask is None else int(np.count_nonzero(mask))
+    if len(query_BD) <= FEW_QUERIES and n_allowed <= FEW_ROWS:
+        at = (np.arange(len(rows)) if mask is None else np.flatnonzero(mask)).astype(np.int32)
+        listed = np.broadcast_to(at, (len(query_BD), len(at)))
+        found = rescored(query_BD, listed, rows, no_rows(rows.n_dims), k=min(k, len(at)), exclude=exclude)
+        return rows.place(found.item_ix).astype(np.int32)
+    if mask is not None and n_allowed < GATHER_BELOW * len(rows):
+        at = np.flatnonzero(mask)
+        found_BK = places_by_product(query_BD, rows.take(at), k=k, exclude=exclude)
+        return np.where(found_BK < 0, PAD, at[found_BK]).astype(np.int32)
     banned = None if exclude is None else rows.places(exclude)
     return top_k_products(
         query_BD, rows.vector_ND, k=min(k, len(rows)), exclude=banned, allowed=mask, bias=rows.bias_or_none
