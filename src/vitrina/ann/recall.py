@@ -75,9 +75,9 @@ def places_by_product(
         found = rescored(query_BD, listed, rows, no_rows(rows.n_dims), k=min(k, len(at)), exclude=exclude)
         return rows.place(found.item_ix).astype(np.int32)
     if mask is not None and n_allowed < GATHER_BELOW * len(rows):
-        at = np.flatnonzero(mask)
-        found_BK = places_by_product(query_BD, rows.take(at), k=k, exclude=exclude)
-        return np.where(found_BK < 0, PAD, at[found_BK]).astype(np.int32)
+        kept = np.flatnonzero(mask)
+        found_BK = places_by_product(query_BD, rows.take(kept), k=k, exclude=exclude)
+        return np.where(found_BK < 0, PAD, kept[found_BK]).astype(np.int32)
     banned = None if exclude is None else rows.places(exclude)
     return top_k_products(
         query_BD, rows.vector_ND, k=min(k, len(rows)), exclude=banned, allowed=mask, bias=rows.bias_or_none

@@ -304,7 +304,8 @@ def _empty_history(case: _Case) -> str | None:
             return f"an empty history got {lengths[0]} items; answers_empty_history was declared"
     elif lengths[0] or lengths[2]:
         return f"an empty history got {lengths[0]} items; declare answers_empty_history or return none"
-    for nobody in ([], [[], []]):
+    batches: tuple[list[list[object]], ...] = ([], [[], []])
+    for nobody in batches:
         case.lists(case.fitted, Histories.from_lists(case.train.items, nobody)[0])
     return None
 
