@@ -41,6 +41,8 @@ BLOCK_QUERIES = {"hnsw": 16, "ivf_pq": 1024}
 """Queries of a call to faiss: cells are scanned for many queries together, a graph for each by itself."""
 CODES_PER_CANDIDATE = 20
 """Scoring a candidate exactly, from anywhere in memory, costs as much as scanning so many codes in a row."""
+CODES_PER_ROW = 5
+"""The same for rows in rising order, as a filter leaves them."""
 SCANNED_PER_STEP = 16
 """Rows that are scored one after another in the time of one step of a graph, which scores its many links."""
 Kind = Literal["hnsw", "ivf_pq"]
@@ -206,7 +208,7 @@ class FaissSearcher:
         if self.kind == "hnsw":
             return n_allowed <= SCANNED_PER_STEP * width
         n_scanned = min(1.0, width / self.structure.nlist) * n_base
-        return bool(n_allowed * CODES_PER_CANDIDATE <= n_scanned)
+        return bool(n_allowed * CODES_PER_ROW <= n_scanned)
 
 
 def _search(searcher: FaissSearcher, rows: Rows) -> Callable[[FloatArray, int], TopK]:
