@@ -15,6 +15,7 @@ out/
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import polars as pl
@@ -139,7 +140,7 @@ def evaluate_run(
     say = reporter or Silent()
     if windows is not None:
         config = check(config.model_dump() | {"split": config.split.model_dump() | {"windows": windows}})
-    folder = Path(config.out if out is None else out)
+    folder = _made(Path(config.out if out is None else out))
     models = config.models or classical_models()
     with say.step("check the log") as advance:
         advance("check the log")
@@ -184,6 +185,18 @@ def evaluate_run(
         )
         write(result)
     return result
+
+
+def _made(folder: Path) -> Path:
+    """The folder of a run, there and writable before an hour is spent on what it shall hold."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
 
 
 def write(result: Evaluated) -> None:

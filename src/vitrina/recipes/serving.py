@@ -36,9 +36,8 @@ def serve_folder(
     defaults = toml.load(file).serve if file.is_file() else ServeConfig()
     host = defaults.host if host is None else host
     port = free_port(host, defaults.port) if port is None else _checked(host, port)
-    if (folder / "model").is_dir():
-        say(f"http://{host}:{port}  (Ctrl+C stops it)")
-    run(folder, host, port, settings=settings)
+    where = f"http://{host}:{port}  (Ctrl+C stops it)"
+    run(folder, host, port, settings=settings, on_loaded=lambda: say(where))
 
 
 def free_port(host: str, first: int) -> int:

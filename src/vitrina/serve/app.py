@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -88,6 +88,7 @@ def run(
     *,
     settings: Settings | None = None,
     log_level: str = "warning",
+    on_loaded: Callable[[], None] | None = None,
 ) -> None:
     """Serve a folder until interrupted.
 
@@ -97,6 +98,7 @@ def run(
         port: TCP port.
         settings: limits; on a loopback address only local Host headers are answered unless it names others.
         log_level: of uvicorn.
+        on_loaded: called once the folder is read, before anything listens.
 
     Raises:
         ArtifactError, StateError: the folder cannot be served.
@@ -105,6 +107,8 @@ def run(
     if host in LOOPBACK and not settings.allowed_hosts:
         settings = replace(settings, allowed_hosts=(*LOOPBACK, "[::1]"))
     app = create_app(folder, settings)
+    if on_loaded is not None:
+        on_loaded()
     uvicorn.run(app, host=host, port=port, log_level=log_level, access_log=False, **uvicorn_options())
 
 
