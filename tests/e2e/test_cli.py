@@ -5,6 +5,7 @@ import datetime as dt
 import io
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -146,6 +147,36 @@ def test_every_command_has_a_first_sentence_and_examples_of_itself(name):
     first, _, rest = (command.help or "").partition("\n")
     assert first.endswith((".", "?"))
     assert rest.count(name) >= 2, f"{name} --help needs two examples"
+
+
+def test_every_example_of_a_help_page_is_a_command_line_that_is_accepted():
+    found = commands(typer.main.get_command(app))
+    n_examples = 0
+    for command in found.values():
+        paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+        for line in (part for part in paragraphs if part.startswith("vitrina ")):
+            words = shlex.split(line.split(" > ")[0])
+            name = max((n for n in found if words[: len(n.split())] == n.split()), key=len)
+            found[name].make_context(name, words[len(name.split()) :])
+            n_examples += 1
+    assert n_examples >= 2 * (len(FLAGS) - 2)
+
+
+def test_every_result_is_json_alone_on_stdout_where_asked(shop, evaluated):
+    for arguments in (
+        ("inspect", "shop.toml"),
+        ("evaluate", "shop.toml"),
+        ("train", "shop.toml", "--model", "MostPop", "--out", "json_served"),
+        ("tune", "shop.toml", "--n-trials", "1", "--out", "json_tuned"),
+        ("report", "runs", "--out", "json.html"),
+        ("data", "list"),
+        ("data", "info", "online-retail"),
+        ("data", "export", "movietweetings-100k", "json_films", "--users", "20"),
+        ("data", "synth", "json_world", "--events", "2000", "--users", "20", "--items", "50"),
+    ):
+        done = vitrina(*arguments, "--json", cwd=shop)
+        assert done.returncode == 0, (arguments, done.stderr)
+        json.loads(done.stdout)
 
 
 def test_evaluate_answers_in_json_alone_and_leaves_a_folder(shop, evaluated):

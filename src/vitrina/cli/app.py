@@ -74,9 +74,10 @@ def inspect(
     from vitrina.cli import show
     from vitrina.recipes import inspection
 
-    found = inspection.inspect(
-        path, columns=columns or [], time_unit=time_unit, time_zone=time_zone, quarantine=quarantine
-    )
+    with stderr().status(f"reading {path}"):
+        found = inspection.inspect(
+            path, columns=columns or [], time_unit=time_unit, time_zone=time_zone, quarantine=quarantine
+        )
     emit_json(found) if json_ else show.inspection(stdout(), found)
 
 
