@@ -10,7 +10,9 @@ from vitrina.errors import SplitError
 from vitrina.log import EventLog
 from vitrina.split import at, by_quantile, last_n_per_user, windows
 
-SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 rows = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 40)), min_size=2, max_size=40, unique=True
 )
