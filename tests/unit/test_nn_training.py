@@ -170,14 +170,26 @@ def test_a_checkpoint_of_other_shapes_is_refused(written) -> None:
 def test_a_checkpoint_of_another_log_is_refused(written) -> None:
     run = small.new_run(folder=written)
     run.fingerprint = "another log"
-    refused(
-        written, r"of another run \(log, parameters or schedule differ: .*delete it or give another", run=run
-    )
+    refused(written, r"of another run \(log or parameters differ: .*delete it or give another", run=run)
 
 
 @pytest.mark.parametrize("change", [{"lr": 0.01}, {"n_epochs": 5}, {"clip_norm": 0.0}])
 def test_a_checkpoint_of_another_schedule_is_refused(change, written) -> None:
     refused(written, "of another run", schedule=small.new_schedule(**change))
+
+
+def test_a_checkpoint_of_another_schedule_is_gone_on_with_where_that_is_said(written, caplog) -> None:
+    """As after a loss that was NaN: two epochs at lr 0.02 lie in the folder, one more follows at 0.001."""
+    later = small.new_schedule(n_epochs=3, lr=0.001)
+    before = checkpoint.find(written)
+    run = small.new_run(folder=written, other_schedule=True)
+    curve = fit(small.new_objective(**NOISY), later, run)
+    assert (
+        f"{before} had another schedule: n_epochs=2 in it and 3 now, lr=0.02 in it and 0.001" in caplog.text
+    )
+    assert [entry["epoch"] for entry in curve] == [1, 2, 3]
+    assert curve[2]["lr"] == pytest.approx(later.lr_at(11, 12))
+    fit(small.new_objective(**NOISY), later, small.new_run(folder=written))  # it is of this schedule now
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused(written) -> None:

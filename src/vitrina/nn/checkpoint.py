@@ -2,10 +2,11 @@
 
     <folder>/e0002-s000000345/manifest.json, arrays.safetensors      (`vitrina.artifact`: hashed, no pickle)
 
-Kept are the weights, the state of the optimiser, the generators of random numbers (one a process), the best
-weights so far and the place in the run. The order of batches is a function of seed and epoch, and needs no
-state. A new checkpoint is written beside the old one and renamed to its own name, and only then the old one
-is removed: at every moment one is whole.
+Kept are the weights, the state of the optimiser, the generators of random numbers (one a process), what a
+module carries from step to step (its `carried` and `take_up`; one a process), the best weights so far and the
+place in the run. The order of batches is a function of seed and epoch, and needs no state. A new checkpoint
+is written beside the old one and renamed to its own name, and only then the old one is removed: at every
+moment one is whole.
 
 Weights and optimiser state are whole whatever the number of processes that wrote them; any number can go on.
 """
@@ -35,7 +36,9 @@ class Progress:
     """How far a run has come."""
 
     fingerprint: str
-    """Of data, model and schedule; a checkpoint of another one is refused."""
+    """Of data and model; a checkpoint of another one is refused."""
+    schedule: dict[str, Any] = field(default_factory=dict)
+    """What it was trained by."""
     epoch: int = 0
     """Epochs done."""
     step: int = 0
@@ -62,6 +65,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     best: dict[str, Tensor] | None,
+    carry: dict[str, Tensor],
     here: World,
 ) -> None:
     """Write everything that the run needs to go on; every process calls it, the first one writes.
@@ -72,6 +76,7 @@ def save(
         optimizer: of the weights that are trained, split or not.
         progress: the place in the run.
         best: weights of the best epoch.
+        carry: what this process's module carries from step to step.
         here: the processes.
 
     Raises:
@@ -87,6 +92,8 @@ def save(
             else:
                 scalars.setdefault(str(index), {})[name] = value
     arrays |= {f"best/{name}": tensor for name, tensor in (best or {}).items()}
+    for name, tensor in carry.items():
+        arrays |= {f"carried/{rank}/{name}": one for rank, one in enumerate(here.each_says(tensor))}
     arrays["rng"] = here.all_say(torch.get_rng_state())
     if torch.cuda.is_available():
         arrays["rng_cuda"] = here.all_say(torch.cuda.get_rng_state())
@@ -113,8 +120,10 @@ def load(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     trained: nn.Module,
-    fingerprint: str,
+    new: Progress,
     here: World,
+    *,
+    other_schedule: bool = False,
 ) -> tuple[Progress, dict[str, Tensor] | None]:
     """Put a saved state into the model, the optimiser and the random numbers; every process calls it.
 
@@ -123,8 +132,9 @@ def load(
         model: takes the whole weights.
         optimizer: of the weights that are trained.
         trained: `model`, or the copy of it that is split.
-        fingerprint: of this run.
+        new: of this run, were it to start anew.
         here: the processes; each must see the folder.
+        other_schedule: whether a checkpoint of another schedule is gone on with.
 
     Returns:
         The place in the run (a new one where there is no checkpoint) and the weights of the best epoch.
@@ -142,21 +152,18 @@ def load(
             "put it on a disk that all of them share"
         )
     if latest is None:
-        return Progress(fingerprint=fingerprint), None
+        return new, None
     about, tensors = _read(latest, type(optimizer).__name__)
     _check_shapes(latest, model, _part(tensors, "model/"))
-    if about["progress"]["fingerprint"] != fingerprint:
-        raise ArtifactError(
-            f"{latest} is a checkpoint of another run (log, parameters or schedule differ: its hash is "
-            f"{about['progress']['fingerprint']}, this run's {fingerprint}); delete it or give another folder"
-        )
+    _check_run(latest, about["progress"], new, other_schedule=other_schedule)
     try:
-        progress = Progress(**about["progress"])
+        progress = Progress(**about["progress"] | {"schedule": new.schedule})
         with torch.no_grad():
             for part in {id(model): model, id(trained): trained}.values():
                 for name, tensor in part.state_dict().items():
                     tensor.copy_(split_like(torch.from_numpy(tensors[f"model/{name}"]), tensor))
         optimizer.load_state_dict(_optimizer_state(optimizer, about, _part(tensors, "optimizer/")))
+        _take_up(trained, tensors, here)
         _restore_rng(tensors, here)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(
@@ -220,6 +227,41 @@ def _read(latest: Path, optimizer: str) -> tuple[dict[str, Any], dict[str, Any]]
 
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def carried(module: nn.Module) -> dict[str, Tensor]:
+    """What a module carries from step to step beside its weights; nothing where it has no `carried`."""
+    give = getattr(module, "carried", None)
+    return {} if give is None else give()
+
+
+def _take_up(module: nn.Module, tensors: dict[str, Any], here: World) -> None:
+    """What this process carried; one that the checkpoint did not have takes that of another."""
+    if not carried(module):
+        return
+    found = _part(tensors, f"carried/{here.rank % len(tensors['rng'])}/")
+    module.take_up({name: torch.from_numpy(array) for name, array in found.items()})  # type: ignore[operator]
+
+
+def _check_run(latest: Path, was: dict[str, Any], new: Progress, *, other_schedule: bool) -> None:
+    if was["fingerprint"] != new.fingerprint:
+        raise ArtifactError(
+            f"{latest} is a checkpoint of another run (log or parameters differ: its hash is "
+            f"{was['fingerprint']}, this run's {new.fingerprint}); delete it or give another folder"
+        )
+    before = was.get("schedule", {})
+    differs = ", ".join(
+        f"{name}={before.get(name)} in it and {value} now"
+        for name, value in new.schedule.items()
+        if before.get(name) != value
+    )
+    if differs and not other_schedule:
+        raise ArtifactError(
+            f"{latest} is a checkpoint of another run (its schedule: {differs}); delete it, give another "
+            "folder or go on with session(other_schedule=True)"
+        )
+    if differs:
+        logger.warning("%s had another schedule: %s; going on with this one", latest, differs)
 
 
 def _check_shapes(latest: Path, model: nn.Module, arrays: dict[str, Any]) -> None:

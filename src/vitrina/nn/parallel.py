@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrina.errors import ConfigError
+from vitrina.nn import device
 
 
 class Share(NamedTuple):
@@ -120,6 +121,15 @@ class World:
         torch.distributed.broadcast(one, 0)
         return float(one[0])
 
+    def each_says(self, value: Tensor) -> list[Tensor]:
+        """Each process's value, in the order of ranks; only their lengths may differ."""
+        if self.size == 1:
+            return [value]
+        lengths = self.all_say(torch.tensor([len(value)]))[:, 0].tolist()
+        padded = value.new_zeros(max(lengths), *value.shape[1:])
+        padded[: len(value)] = value
+        return [row[:n] for row, n in zip(self.all_say(padded), lengths, strict=True)]
+
     def all_say(self, value: Tensor) -> Tensor:
         """One row a process, in the order of ranks; values have one shape."""
         if self.size == 1:
@@ -157,9 +167,10 @@ def world() -> World:
     if not torch.distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return World()
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        on = device.chosen()
+        if on.type == "cuda":
+            torch.cuda.set_device(on)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo")
         atexit.register(_leave)
     size = torch.distributed.get_world_size()
     sharded = size > 1 and os.environ.get("VITRINA_FSDP", "0") == "1"
@@ -173,8 +184,5 @@ def _leave() -> None:
 
 def _device() -> torch.device:
     """Where processes exchange figures, and where FSDP2 keeps its parts."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    backends = torch.distributed.get_backend_config() if torch.distributed.is_initialized() else ""
+    return device.chosen() if "nccl" in backends else torch.device("cpu")

@@ -206,11 +206,15 @@ class CrossBatchMemory:
         counts_I: c_i of the rows that batches are drawn from, (I,).
         size: most items remembered.
         warmup_steps: pushes before anything is remembered; vectors move fast in the beginning.
+        n: most items of a draw: positives of the batch, chosen without replacement, and only where those are
+            fewer the latest of the items remembered; None draws all of both.
     """
 
-    def __init__(self, counts_I: IntArray | Tensor, size: int, *, warmup_steps: int = 0) -> None:
+    def __init__(
+        self, counts_I: IntArray | Tensor, size: int, *, warmup_steps: int = 0, n: int | None = None
+    ) -> None:
         _check_at_least_one("CrossBatchMemory", size=size)
-        self.in_batch = InBatch(counts_I)
+        self.in_batch, self.n = InBatch(counts_I, n), n
         self.n_items, self.size, self.warmup_steps = self.in_batch.n_items, size, warmup_steps
         self.n_pushes = 0
         self.item_ix_K = torch.empty(0, dtype=torch.int64)
@@ -219,8 +223,11 @@ class CrossBatchMemory:
         """Their vectors at the time, (K, D), without gradient; None if none were pushed."""
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
-        """The P positives, then the K items remembered. Cost: O(P + K)."""
-        item_ix = torch.cat([positives_P, self.item_ix_K.to(positives_P.device)])
+        """The P positives, then the K items remembered, n at most. Cost: O(P + K)."""
+        ours = self.in_batch.draw(positives_P, generator).item_ix
+        room = len(self.item_ix_K) if self.n is None else min(len(self.item_ix_K), self.n - len(ours))
+        remembered = self.item_ix_K[len(self.item_ix_K) - room :]
+        item_ix = torch.cat([ours, remembered.to(positives_P.device)])
         return Negatives(item_ix, self.log_q(item_ix))
 
     def log_q(self, item_ix: Tensor) -> Tensor:
@@ -240,12 +247,12 @@ class CrossBatchMemory:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What an exact resume needs."""
-        state = {"n_pushes": torch.tensor(self.n_pushes), "item_ix_K": self.item_ix_K}
+        state = {"n_pushes": torch.tensor([self.n_pushes]), "item_ix_K": self.item_ix_K}
         return state if self.vector_KD is None else state | {"vector_KD": self.vector_KD}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""
-        self.n_pushes = int(state["n_pushes"])
+        self.n_pushes = int(state["n_pushes"][0])
         self.item_ix_K, self.vector_KD = state["item_ix_K"], state.get("vector_KD")
 
 

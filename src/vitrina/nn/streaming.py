@@ -39,6 +39,7 @@ class StreamingFrequency:
         n_hashes: m.
         rate: a.
         first_gap: D before the first hit, in steps.
+        n: this many positives are drawn, chosen without replacement; None draws all P. All are counted.
         seed: draws the hash functions.
     """
 
@@ -50,6 +51,7 @@ class StreamingFrequency:
         n_hashes: int = 2,
         rate: float = 0.01,
         first_gap: float = 100.0,
+        n: int | None = None,
         seed: int = 0,
     ) -> None:
         if not 0 < rate <= 1 or n_buckets < 1 or n_hashes < 1 or not first_gap >= 1:
@@ -57,7 +59,7 @@ class StreamingFrequency:
                 f"StreamingFrequency needs a rate in (0, 1], buckets, hashes and a first gap of at least 1, "
                 f"got {rate}, {n_buckets}, {n_hashes} and {first_gap}"
             )
-        self.n_items, self.n_buckets, self.rate, self.seed = n_items, n_buckets, rate, seed
+        self.n_items, self.n_buckets, self.rate, self.n, self.seed = n_items, n_buckets, rate, n, seed
         self.step, self.batch_size = 0, 1
         self.last_MH = torch.zeros(n_hashes, n_buckets, dtype=torch.int64)
         self.gap_MH = torch.full((n_hashes, n_buckets), first_gap)
@@ -88,9 +90,13 @@ class StreamingFrequency:
         return torch.log(-torch.expm1(torch.log1p(-p) / self.batch_size)).float()
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
-        """Count the batch, and give its positives as negatives."""
+        """Count the batch, and give its positives as negatives, n at most."""
         self.update(positives_P)
-        return Negatives(positives_P, self.log_q(positives_P))
+        item_ix = positives_P
+        if self.n is not None and self.n < len(positives_P):
+            order_P = torch.randperm(len(positives_P), generator=generator, device=positives_P.device)
+            item_ix = positives_P[order_P[: self.n]]
+        return Negatives(item_ix, self.log_q(item_ix))
 
     def state_dict(self) -> dict[str, Tensor]:
         """What an exact resume needs."""

@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,7 +105,9 @@ class Run:
     n_batches: int
     """Batches of an epoch."""
     fingerprint: str = ""
-    """Of data and model, for checkpoints; the schedule is added to it."""
+    """Of data and model, for checkpoints, which hold the schedule beside it."""
+    other_schedule: bool = False
+    """Whether to go on with a checkpoint of the same data and model that has another schedule."""
     validate: Callable[[], float] | None = None
     """After an epoch, in eval mode, in every process; the first one's value counts. Higher is better."""
     after_epoch: Callable[[], dict[str, float]] | None = None
@@ -147,7 +149,20 @@ class _Trainee:
         """Write a checkpoint; every process calls it."""
         self.here.collect(self.wrapped, self.objective)
         self.check_weights()
-        checkpoint.save(folder, self.objective, self.optimizer, self.progress, self.best, self.here)
+        checkpoint.save(
+            folder,
+            self.objective,
+            self.optimizer,
+            self.progress,
+            self.best,
+            checkpoint.carried(self.trained),
+            self.here,
+        )
+
+    @property
+    def trained(self) -> nn.Module:
+        """The module whose parameters the optimiser holds: the objective, or the copy of it that is split."""
+        return self.wrapped if self.here.sharded else self.objective
 
     def check_weights(self) -> None:
         """Refuse weights that a step has ruined although its loss was finite."""
@@ -162,9 +177,14 @@ class _Trainee:
     @property
     def advice(self) -> str:
         """What to do about it."""
-        kept = "" if self.run.folder is None else f"; the last good checkpoint stays in {self.run.folder}"
+        do = f"lower lr={self.schedule.lr:g} or clip the gradient, clip_norm={self.schedule.clip_norm:g}"
+        if self.run.folder is None:
+            return do
+        if checkpoint.find(self.run.folder) is None:
+            return f"{do}; no checkpoint was written yet"
         return (
-            f"lower lr={self.schedule.lr:g} or clip the gradient, clip_norm={self.schedule.clip_norm:g}{kept}"
+            f"{do}; the last good checkpoint stays in {self.run.folder}, and session(other_schedule=True) "
+            "goes on from it with another schedule"
         )
 
 
@@ -198,12 +218,14 @@ def fit(
     """
     here = world()
     wrapped = here.wrap(objective)
-    trained = objective if here.size == 1 or not here.sharded else wrapped
+    trained = wrapped if here.sharded else objective
     made = _adamw(trained, schedule) if optimizer is None else optimizer(trained)
-    progress, best = Progress(fingerprint=_fingerprint(schedule, run)), None
+    progress, best = _new_progress(schedule, run), None
     here.part_ways()
     if run.folder is not None:
-        progress, best = checkpoint.load(run.folder, objective, made, trained, progress.fingerprint, here)
+        progress, best = checkpoint.load(
+            run.folder, objective, made, trained, progress, here, other_schedule=run.other_schedule
+        )
     state = _Trainee(objective, wrapped, made, schedule, run, here, progress, best)
     while progress.epoch < schedule.n_epochs and not _is_tired(progress, schedule):
         _epoch(state)
@@ -222,10 +244,11 @@ def _adamw(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     )
 
 
-def _fingerprint(schedule: Schedule, run: Run) -> str:
-    """Of all that decides the numbers; how often checkpoints are written does not."""
-    asked = (run.fingerprint, run.n_batches, replace(schedule, checkpoint_s=0.0))
-    return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+def _new_progress(schedule: Schedule, run: Run) -> Progress:
+    """With all that decides the numbers; how often checkpoints are written does not."""
+    fingerprint = hashlib.sha256(repr((run.fingerprint, run.n_batches)).encode()).hexdigest()[:16]
+    decides = {name: value for name, value in asdict(schedule).items() if name != "checkpoint_s"}
+    return Progress(fingerprint=fingerprint, schedule=decides | {"betas": list(schedule.betas)})
 
 
 def _is_tired(progress: Progress, schedule: Schedule) -> bool:
@@ -326,7 +349,7 @@ def _after_epoch(state: _Trainee) -> None:
     if run.tracker is not None and here.is_first:
         _tell(run.tracker, {f"{run.name}/{key}": figure for key, figure in entry.items()}, progress.step)
     if run.folder is not None:
-        checkpoint.save(run.folder, state.objective, state.optimizer, progress, state.best, here)
+        state.save(run.folder)
 
 
 def _tell(tracker: Tracker, values: dict[str, float], step: int) -> None:
