@@ -77,6 +77,7 @@ SECTIONS = [
     ("[pipeline]", config.PipelineConfig),
     ("policies", config.PolicyConfig),
     ("fallback", config.FallbackConfig),
+    ("index", config.IndexConfig),
     ("[[models]]", config.ModelConfig),
     ("[[models.sources]]", config.SourceConfig),
     ("[serve]", config.ServeConfig),

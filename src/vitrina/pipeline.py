@@ -20,34 +20,14 @@ import polars as pl
 from vitrina import artifact
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates import CANDIDATES
+from vitrina.candidates.source import CandidateGenerator, Source, fit_generator
 from vitrina.errors import ArtifactError, ConfigError
 from vitrina.feed import Candidates, Feed, Stage, merge
-from vitrina.ids import Ids
 from vitrina.log import Catalogue, Histories
 from vitrina.policies import POLICIES, CapPer, Policy, Unseen, not_in
 from vitrina.schema import BoolArray, FloatArray, IntArray
 
-
-class CandidateGenerator(Protocol):
-    """What a source holds: a model that answers for histories (see `vitrina.candidates`)."""
-
-    items_: Ids
-
-    def fit(self, train: Histories) -> Self:
-        """Learn from the training histories."""
-
-    def retrieve(
-        self,
-        queries: Histories,
-        *,
-        k: int,
-        exclude: Jagged | None = None,
-        allowed: BoolArray | None = None,
-    ) -> TopK:
-        """The k best items of each query, without those excluded, only those allowed."""
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a folder."""
+__all__ = ["CandidateGenerator", "Pipeline", "Ranker", "Source"]
 
 
 class Ranker(Protocol):
@@ -55,32 +35,6 @@ class Ranker(Protocol):
 
     def score(self, queries: Histories, item_ix_BN: IntArray) -> FloatArray:
         """(B, N), higher is better; the value at item -1 is ignored."""
-
-
-@dataclass(kw_only=True)
-class Source:
-    """One candidate generator in a pipeline."""
-
-    generator: CandidateGenerator
-    name: str = ""
-    """Shown with every item it contributed; the class name where left out."""
-    k: int = 200
-    """Candidates asked for."""
-    weight: float = 1.0
-    """Weight of its ranks where several sources are merged."""
-    budget_ms: float | None = None
-    """In live requests, a source slower than this contributes nothing and is counted; None waits for it."""
-
-    def __post_init__(self) -> None:
-        self.name = self.name or type(self.generator).__name__
-        if not self.name.replace("-", "").replace("_", "").isalnum():
-            raise ConfigError(
-                f"source name {self.name!r} must be letters, digits, - and _; it names a folder"
-            )
-        if self.k < 1 or self.weight <= 0:
-            raise ConfigError(
-                f"source {self.name} needs k >= 1 and weight > 0, got k={self.k}, weight={self.weight}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +85,18 @@ class Pipeline:
             train: histories before the cut.
             metadata: one row an item_id; policies, the console and generators with `reads_items` know them.
         """
-        for generator in self._generators().values():
-            if metadata is not None and getattr(generator, "reads_items", False):
-                generator.fit(train, items=metadata)  # type: ignore[call-arg]
-            else:
-                generator.fit(train)
+        for source in self.sources:
+            source.fit(train, metadata)
+        if self.fallback is not None:
+            fit_generator(self.fallback, train, metadata)
         return self.bind(Catalogue.of(train, metadata), int(train.ts.max()) if train.n_rows else 0)
 
     def bind(self, catalogue: Catalogue, trained_until: int) -> Self:
         """Attach the catalogue of generators that are fitted already; returns self.
 
         Raises:
-            ConfigError: a generator was fitted on other items, or a policy names an unknown column.
+            ConfigError: a generator was fitted on other items, a policy names an unknown column, or an index
+            was never built.
         """
         for generator in self._generators().values():
             if generator.items_ != catalogue.items:
@@ -150,6 +104,8 @@ class Pipeline:
         for policy in self.policies:
             if isinstance(policy, CapPer):
                 catalogue.codes(policy.column)
+        for source in self.sources:
+            source.follow()
         self.catalogue, self.trained_until = catalogue, trained_until
         return self
 
@@ -178,6 +134,16 @@ class Pipeline:
             effect(feed)
         return feed
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was measured of the indexes that sources answer through, one sentence each."""
+        several = len(self.sources) > 1
+        return tuple(
+            f"source {source.name} {source.note}" if several else source.note
+            for source in self.sources
+            if source.note is not None
+        )
+
     def allowed(self, now: int) -> BoolArray | None:
         """Items that the policies let anybody see at a time; None where none rules on items. Shape (I,)."""
         rules = [p for p in self.policies if not isinstance(p, Unseen | CapPer)]
@@ -199,7 +165,7 @@ class Pipeline:
             found = {}
             for source in self.sources:
                 began = time.perf_counter()
-                found[source.name] = _ask(source.generator, request, max(source.k, request.k))
+                found[source.name] = _ask(source, request)
                 stages.append(Stage.of(f"source:{source.name}", found[source.name].lengths, began))
             return found, {}
         began = time.perf_counter()
@@ -299,6 +265,7 @@ class Pipeline:
                 "weight": s.weight,
                 "budget_ms": s.budget_ms,
                 "kind": type(s.generator).__name__,
+                "indexed": s.indexed is not None,
             }
             for s in self.sources
         ]
@@ -313,6 +280,8 @@ class Pipeline:
             artifact.save(artifact.Saved(kind="Pipeline", params=params, state=state), folder / "pipeline")
             for name, generator in self._generators().items():
                 generator.save(folder / name)
+            for source in self.sources:
+                source.save_index(folder / f"index-{source.name}")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Pipeline":
@@ -324,10 +293,7 @@ class Pipeline:
         folder = Path(path)
         saved = artifact.load(folder / "pipeline")
         try:
-            sources = [
-                Source(generator=_load_generator(folder / f"source-{s['name']}", s.pop("kind")), **s)
-                for s in saved.params["sources"]
-            ]
+            sources = [_load_source(folder, entry) for entry in saved.params["sources"]]
             policies = [_policy(entry) for entry in saved.params["policies"]]
             kind = saved.params["fallback"]
             fallback = None if kind is None else _load_generator(folder / "fallback", kind)
@@ -357,13 +323,14 @@ class Pipeline:
         return self._pool
 
 
-def _ask(generator: CandidateGenerator, request: _Request, k: int) -> TopK:
-    return generator.retrieve(request.queries, k=k, exclude=request.exclude, allowed=request.allowed)
+def _ask(source: Source, request: _Request) -> TopK:
+    k = max(source.k, request.k)
+    return source.retrieve(request.queries, k=k, exclude=request.exclude, allowed=request.allowed)
 
 
 def _timed(source: Source, request: _Request) -> tuple[TopK, Stage]:
     began = time.perf_counter()
-    lists = _ask(source.generator, request, max(source.k, request.k))
+    lists = _ask(source, request)
     return lists, Stage.of(f"source:{source.name}", lists.lengths, began)
 
 
@@ -381,6 +348,12 @@ def _rows_of(jagged: Jagged, rows: IntArray) -> Jagged:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     take = np.arange(offsets[-1]) + np.repeat(jagged.offsets[:-1][rows] - offsets[:-1], lengths)
     return Jagged(offsets, jagged.item_ix[take])
+
+
+def _load_source(folder: Path, entry: dict[str, Any]) -> Source:
+    kind, indexed = entry.pop("kind"), entry.pop("indexed", False)
+    source = Source(generator=_load_generator(folder / f"source-{entry['name']}", kind), **entry)
+    return source.load_index(folder / f"index-{source.name}") if indexed else source
 
 
 def _load_generator(folder: Path, kind: str) -> Any:

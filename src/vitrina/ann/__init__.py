@@ -4,7 +4,7 @@ The functions are arithmetic on arrays. An `Index` keeps vectors and changes wit
 picks one, and `load_index` opens whatever was saved.
 """
 
-from vitrina.ann.choose import build_index, load_index
+from vitrina.ann.choose import INDEXES, build_index, load_index
 from vitrina.ann.exact import ExactIndex
 from vitrina.ann.faiss_index import FaissIndex
 from vitrina.ann.index import Index
@@ -16,6 +16,7 @@ from vitrina.ann.sparse import top_k_sparse
 from vitrina.ann.topk import PAD, Jagged, TopK, empty_lists, top_k
 
 __all__ = [
+    "INDEXES",
     "PAD",
     "ExactIndex",
     "FaissIndex",

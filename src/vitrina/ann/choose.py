@@ -17,12 +17,13 @@ logger = logging.getLogger("vitrina.ann")
 
 EXACT_UP_TO = 100_000
 """Items that are searched exactly by default: about 5 ms a query of 128 dimensions on one core."""
-KINDS: dict[str, type[Index]] = {
+INDEXES: dict[str, type[Index]] = {
     "ExactIndex": ExactIndex,
     "FaissIndex": FaissIndex,
     "PgVectorIndex": PgVectorIndex,
     "QdrantIndex": QdrantIndex,
 }
+"""Every index by its class name."""
 
 
 def build_index(
@@ -60,8 +61,8 @@ def load_index(path: str | os.PathLike[str]) -> Index:
         ArtifactError: the folder is missing, corrupted, of another version or of an unknown class.
     """
     kind = generations.read(path, lambda saved: saved.about["kind"], verify=False)
-    if kind not in KINDS:
+    if kind not in INDEXES:
         raise ArtifactError(
-            f"{path} holds a {kind!r}, which is none of {', '.join(KINDS)}; do not trust this folder"
+            f"{path} holds a {kind!r}, which is none of {', '.join(INDEXES)}; do not trust this folder"
         )
-    return KINDS[kind].load(path)
+    return INDEXES[kind].load(path)

@@ -31,7 +31,7 @@ FEW_ROWS = 1 << 15
 over threads, and on a busy machine wait for the last of them."""
 GATHER_BELOW = 0.25
 """Where a smaller share of the rows passes a filter, they are copied out and the others never read."""
-MIN_RECALL = 0.95
+MIN_RECALL = 0.99
 """Below it an index is refused, unless its owner says otherwise."""
 
 

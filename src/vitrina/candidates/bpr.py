@@ -21,7 +21,7 @@ Use when: order matters more than coverage of the tail. See also: ImplicitALS (s
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numba
 import numpy as np
@@ -53,6 +53,8 @@ class BPR(Estimator):
         True
     """
 
+    bias_column: ClassVar[bool] = True
+    """The last column of `item_emb_` is a bias, which an index of the vectors adds when it scores again."""
     embedding_dim: int = 64
     """D."""
     n_epochs: int = 40

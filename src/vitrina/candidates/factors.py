@@ -17,10 +17,16 @@ def best_by_product(
     exclude: Jagged | None = None,
     allowed: BoolArray | None = None,
 ) -> TopK:
-    """The k items with the largest inner product for each query; a query of length 0 gets an empty list."""
+    """The k items with the largest inner product for each query; none for a query that says nothing."""
     lists = top_k_products(query_emb_BD, item_emb_ID, k=k, exclude=exclude, allowed=allowed)
-    lists.item_ix[lengths == 0] = PAD
-    lists.score[lengths == 0] = -np.inf
+    return emptied(lists, query_emb_BD, lengths)
+
+
+def emptied(lists: TopK, query_emb_BD: FloatArray, lengths: LongArray) -> TopK:
+    """The same lists, in place, those of empty histories and of the vector 0 left empty."""
+    says_nothing_B = (lengths == 0) | ~query_emb_BD.any(axis=1)
+    lists.item_ix[says_nothing_B] = PAD
+    lists.score[says_nothing_B] = -np.inf
     return lists
 
 

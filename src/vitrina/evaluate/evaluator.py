@@ -185,7 +185,8 @@ class Evaluator:
                 writer.write(feed)
         if self.protocol.mode == "yambda":
             self._show_to_everybody(pipeline, collected)
-        return replace(collected.run(model, seed, fit_s), popularity=self._popularity(pipeline, asked))
+        run = collected.run(model, seed, fit_s)
+        return replace(run, notes=(*pipeline.notes, *run.notes), popularity=self._popularity(pipeline, asked))
 
     def _check(self, model: str, pipeline: Pipeline) -> None:
         if pipeline.catalogue is None:

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from vitrina.ann import INDEXES, Index
 from vitrina.candidates import CANDIDATES
 from vitrina.errors import ConfigError, InputError
 from vitrina.evaluate import Protocol
@@ -15,6 +16,7 @@ from vitrina.policies import POLICIES, Policy, Unseen
 from vitrina.recipes.config import (
     EvaluateConfig,
     FallbackConfig,
+    IndexConfig,
     ModelConfig,
     PipelineConfig,
     PolicyConfig,
@@ -70,6 +72,26 @@ def policy(entry: PolicyConfig) -> Policy:
     return made
 
 
+def index(entry: IndexConfig | None) -> Index | None:
+    """An empty index out of its configuration, or None.
+
+    Raises:
+        ConfigError: there is no such index, no such parameter, the value has the wrong type, or it is a
+        secret, which a configuration would copy into the folder of every run.
+    """
+    if entry is None:
+        return None
+    cls = _known(entry.kind, INDEXES, "index")
+    secret = [f.name for f in fields(cls) if f.init and not f.repr and f.name in entry.params]
+    if secret:
+        raise ConfigError(
+            f"{entry.kind}.{secret[0]} may hold a password, and every run copies its configuration; "
+            "set the environment instead (PGHOST, PGUSER, PGPASSWORD), or build the pipeline in Python"
+        )
+    made: Index = cls(**_checked(entry.kind, cls, entry.params))
+    return made
+
+
 def pipeline(model: ModelConfig, shared: PipelineConfig, *, hide_seen: bool, seed: int = 0) -> Pipeline:
     """An unfitted pipeline: the model's sources, the policies of the run and its own, the fallback.
 
@@ -87,12 +109,14 @@ def pipeline(model: ModelConfig, shared: PipelineConfig, *, hide_seen: bool, see
                 k=s.k,
                 weight=s.weight,
                 budget_ms=s.budget_ms,
+                index=index(s.index),
             )
             for s in model.sources
         ]
     else:
         made = generator(str(model.kind), model.params, seed=seed)
-        sources = [Source(generator=made, name=str(model.kind), k=shared.k_sources)]
+        one = Source(generator=made, name=str(model.kind), k=shared.k_sources, index=index(model.index))
+        sources = [one]
     policies = [policy(entry) for entry in (*shared.policies, *model.policies)]
     if hide_seen and not any(isinstance(one, Unseen) for one in policies):
         policies.append(Unseen())

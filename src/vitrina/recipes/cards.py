@@ -37,6 +37,7 @@ def card(
         "model": name,
         "made": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "pipeline": describe(pipeline)
+        | {"indexes": list(pipeline.notes)}
         | {"policies": [{"kind": type(p).__name__, **vars(p)} for p in pipeline.policies]},
         "data": data.about(),
         "fit_s": fit_s,
@@ -85,6 +86,7 @@ def markdown(card: dict[str, Any]) -> str:
             for s in card["pipeline"]["sources"]
         ),
     ]
+    lines += [f"- {note}" for note in card["pipeline"]["indexes"]]
     fallback = card["pipeline"]["fallback"]
     if fallback is not None:
         lines.append(f"- fallback: {fallback['kind']}({_arguments(fallback['params'])})")

@@ -163,6 +163,20 @@ class PolicyConfig(BaseModel):
         return {name: tuple(value) if isinstance(value, list) else value for name, value in extra.items()}
 
 
+class IndexConfig(BaseModel):
+    """`index`: where item vectors are searched, as `{ kind = "FaissIndex", min_recall = 0.98 }`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    kind: str
+    """ExactIndex, FaissIndex, PgVectorIndex or QdrantIndex; its parameters stand beside."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What stands beside `kind`."""
+        return dict(self.model_extra or {})
+
+
 class SourceConfig(Section):
     """One source of a model that merges several, in `[[models.sources]]`."""
 
@@ -178,6 +192,8 @@ class SourceConfig(Section):
     """Weight of its ranks in the merged list."""
     budget_ms: float | None = Field(default=None, gt=0)
     """In live requests it is left out when slower than so many milliseconds; left out, it is waited for."""
+    index: IndexConfig | None = None
+    """Index that answers for its item vectors; left out, the model scores every item, exactly."""
 
 
 class FallbackConfig(Section):
@@ -198,6 +214,9 @@ class ModelConfig(Section):
     """Class of the candidate generator, as `ItemKNN`; the page on models has them all."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters; those left out have their defaults."""
+    index: IndexConfig | None = None
+    """Index that answers for its item vectors, as `{ kind = "FaissIndex" }`; left out, the model scores every
+    item, exactly."""
     sources: list[SourceConfig] = Field(default_factory=list)
     """Several generators whose lists are merged by reciprocal rank, see `[[models.sources]]`."""
     policies: list[PolicyConfig] = Field(default_factory=list)
@@ -209,8 +228,8 @@ class ModelConfig(Section):
     def _kind_or_sources(self) -> Self:
         if (self.kind is None) == (not self.sources):
             raise ValueError("needs either kind (one generator) or sources (several), and not both")
-        if self.sources and self.params:
-            raise ValueError("params stand beside kind; with sources each has its own")
+        if self.sources and (self.params or self.index is not None):
+            raise ValueError("params and index stand beside kind; with sources each has its own")
         if self.sources and not self.name:
             raise ValueError("with several sources needs a name")
         return self

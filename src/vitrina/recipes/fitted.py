@@ -90,6 +90,7 @@ def describe(pipeline: Pipeline) -> dict[str, Any]:
     """Every class and parameter of a pipeline, policies left out: they are no part of what is learned."""
     sources = [
         {"name": s.name, "kind": type(s.generator).__name__, "params": _params(s.generator)}
+        | ({} if s.index is None else {"index": {"kind": type(s.index).__name__, **s.index.params()}})
         for s in pipeline.sources
     ]
     fallback = pipeline.fallback
@@ -115,6 +116,6 @@ def _with_generators_of(
 ) -> Pipeline:
     """The wanted pipeline, its policies and limits, around generators that are fitted already."""
     for source, known in zip(wanted.sources, loaded.sources, strict=True):
-        source.generator = known.generator
+        source.take(known)
     wanted.fallback = loaded.fallback
     return wanted.bind(Catalogue.of(train, items), loaded.trained_until)
