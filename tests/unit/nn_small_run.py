@@ -53,7 +53,7 @@ def new_run(**more: Any) -> Run:
 
     def epoch_batches(epoch: int) -> Any:
         for some in batches(windows, BATCH_SIZE, rng=np.random.default_rng([0, epoch]), n_alike=2):
-            yield batch_of(some, item_ix, None, N_ITEMS)
+            yield batch_of(some, item_ix, np.zeros(len(item_ix), np.int64), N_ITEMS)
 
     return Run(
         batches=epoch_batches, n_batches=-(-len(windows.start) // BATCH_SIZE), fingerprint="small", **more

@@ -10,6 +10,7 @@ import torch
 from vitrina.candidates import HSTU, BERT4Rec, GRU4Rec, SASRec
 from vitrina.candidates.bert4rec import cloze, mask_of
 from vitrina.candidates.gru4rec import Recurrent
+from vitrina.candidates.held_out import hold_out
 from vitrina.candidates.hstu import thinned
 from vitrina.errors import ConfigError, InputError
 from vitrina.ids import Ids
@@ -18,7 +19,7 @@ from vitrina.nn import hstu
 from vitrina.nn.blocks import LiGRBlock, TransformerBlock
 from vitrina.nn.hstu import HSTULayer, HSTULayers, Pairs, bucket_of, pairs_of, pointwise_attention
 from vitrina.nn.layout import Windows, pack, pad
-from vitrina.nn.next_item import Encoder, followed
+from vitrina.nn.next_item import NO_AIMS, Encoder, followed
 from vitrina.schema import US_PER_DAY, US_PER_SECOND
 from vitrina.testing import markov_world
 
@@ -322,7 +323,7 @@ def test_without_time_bias_no_time_is_read():
 
 def test_validation_tells_the_time_of_the_request():
     for validation in ("last", "time"):
-        held = HSTU(validation=validation, request_time=True)._hold_out(timed_log(20))
+        held = hold_out(timed_log(20), by=validation, frac=0.05, seed=0)
         newest = held.queries.ts[held.queries.offsets[1:] - 1]
         assert (held.queries.asked_ts > newest).all()
 
@@ -367,7 +368,7 @@ def test_hidden_items_leave_no_trace_in_what_bert4rec_reads():
     model = BERT4Rec(max_len=12, p_mask=0.3)
     rng = np.random.default_rng(0)
     train = log_of([rng.integers(0, 9, n) for n in (12, 3, 8, 1, 5)])
-    windows, model._fade = model._windows(train), None
+    windows, model._aims = model._windows(train), NO_AIMS
     batch = model._batch(windows, train, np.random.default_rng(1))
     hidden = batch.counted_BT
     assert hidden.any(1).all()

@@ -39,7 +39,7 @@ SASRec (one kind of event), HSTU (time between events).
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -47,7 +47,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
-from vitrina.candidates.next_item import HeldOut, NextItemModel
+from vitrina.candidates.held_out import HeldOut
+from vitrina.candidates.next_item import NextItemModel
 from vitrina.candidates.preferences import Preferences, preferences
 from vitrina.errors import ConfigError
 from vitrina.estimator import fitted
@@ -83,6 +84,7 @@ class ARGUS(NextItemModel):
         True
     """
 
+    without: ClassVar[tuple[str, ...]] = ("half_life_days", "trend_days", "targets")
     size: str = "tiny"
     """Name of blocks, width and heads, as in the module."""
     n_layers: int | None = None

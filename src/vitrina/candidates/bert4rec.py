@@ -25,6 +25,7 @@ and learns sooner (Klenitskiy and Vasilev, RecSys 2023, arXiv:2309.07602). See a
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class BERT4Rec(NextItemModel):
     """Width of the feed-forward part, in units of `embedding_dim`."""
     block: str = "pre"
     """"pre" or "post": where a block normalises."""
+    without: ClassVar[tuple[str, ...]] = ("targets",)
     p_mask: float = 0.2
     """Probability that a row is hidden."""
     frac_last: float = 1 / 11
@@ -113,9 +115,8 @@ class BERT4Rec(NextItemModel):
         hidden_BT = cloze(windows.lengths, p_mask=self.p_mask, frac_last=self.frac_last, rng=rng)
         target_BT = rows.take(train.item_ix, train.n_items)
         item_BT = target_BT.masked_fill(hidden_BT, mask_of(train.n_items))
-        fade = self._fade
-        weight_BT = None if fade is None else torch.from_numpy(fade.of(train.ts[rows.row_BT]))
-        return Batch(item_BT, target_BT, rows.layout, hidden_BT, weight_BT)
+        aims = self._aims.of(rows.row_BT, train.ts, hidden_BT)
+        return Batch(item_BT, target_BT, rows.layout, hidden_BT, **aims)
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         stop = queries.offsets[1:][users]

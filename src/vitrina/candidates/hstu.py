@@ -119,12 +119,12 @@ class HSTU(NextItemModel):
         rows = pad(Windows(windows.start, windows.stop - 1))
         if self.length_exponent < 2:
             rows = thinned(rows, train.ts, n=self.max_len, exponent=self.length_exponent, rng=rng)
-        ts = train.ts if self.time_bias or self._fade is not None else None
-        batch = followed(rows, train.item_ix, ts, train.n_items, asked=self.request_time, fade=self._fade)
+        batch = followed(
+            rows, train.item_ix, train.ts, train.n_items, asked=self.request_time, aims=self._aims
+        )
         if self.time_bias:
             return batch
-        timeless = replace(batch.layout, ts_BT=None)
-        return Batch(batch.item_BT, batch.target_BT, timeless, batch.counted_BT, batch.weight_BT)
+        return Batch(batch.item_BT, batch.target_BT, replace(batch.layout, ts_BT=None), *batch[3:])
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)

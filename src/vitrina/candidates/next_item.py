@@ -9,7 +9,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.factors import best_by_product, nearest_by_cosine
+from vitrina.candidates.held_out import HeldOut, first_takes, hold_out
 from vitrina.candidates.norms import NormWatch
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import Estimator, check_positive, fitted
@@ -27,26 +28,23 @@ from vitrina.metrics import NDCG
 from vitrina.nn import session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
 from vitrina.nn.losses import Correction
-from vitrina.nn.next_item import Batch, Encoder, Fade, LossConfig, NextItemObjective, batch_of
+from vitrina.nn.next_item import (
+    Aims,
+    Batch,
+    Encoder,
+    Fade,
+    LossConfig,
+    NextItemObjective,
+    batch_of,
+)
 from vitrina.nn.training import Run, Schedule, fit, kept_rng
+from vitrina.nn.trend import Trend
 from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger("vitrina.candidates")
 
 QUERIES_AT_ONCE = 512
 """Histories encoded together."""
-VALIDATION_USERS = 5000
-"""Users whose next items a validation asks for, at most; drawn by the seed."""
-
-
-class HeldOut(NamedTuple):
-    """What training does not see, to choose the epoch by."""
-
-    train: Histories
-    queries: Histories
-    truth: Jagged
-    hide_seen: bool
-    """Whether what a user took already cannot be right: so where held-out rows repeat almost nothing."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -77,6 +75,10 @@ class NextItemModel(Estimator):
     """Whether items to predict have the vectors of items read."""
     half_life_days: float = 0.0
     """Days over which the weight of a target halves, back from the end of the log; 0 weighs all alike."""
+    trend_days: float = 0.0
+    """Half-life in days of an item's share of events, a term of its logit (`vitrina.nn.trend`); 0: none."""
+    targets: str = "all"
+    """"all": every row is learned to be predicted; "new": those in which a user takes an item first."""
     dropout: float = 0.1
     """Share of values set to 0 while training."""
     lr: float = 1e-3
@@ -99,11 +101,13 @@ class NextItemModel(Estimator):
     """"float32", "bf16", or "auto": bf16 where the processor computes in it."""
     seed: int = 0
     """Draws weights, batches, dropout and negatives."""
+    without: ClassVar[tuple[str, ...]] = ()
+    """Parameters that a model does not follow; other values than the default are refused."""
     items_: Ids = fitted()
     weights_: dict[str, FloatArray] = fitted()
     """Parameters of the encoder by name."""
     item_emb_: FloatArray = fitted()
-    """Vectors of the items to predict, as scored: (I, D)."""
+    """Vectors of the items to predict, as scored: (I, D), with `trend_days` (I, D + 1)."""
     curve_: pl.DataFrame = fitted()
     """epoch, loss, validation (NDCG@10) and seconds of each epoch; in a session with `norms` also norm,
     count_norm and update_cos (`vitrina.candidates.norms`)."""
@@ -132,6 +136,13 @@ class NextItemModel(Estimator):
                 f"{kind}.dropout must be in [0, 1) and frac_validation in (0, 1), got {self.dropout} and "
                 f"{self.frac_validation}"
             )
+        if self.targets not in ("all", "new"):
+            raise ConfigError(f'{kind}.targets must be "all" or "new", got {self.targets!r}')
+        if not 0 <= self.trend_days < float("inf"):
+            raise ConfigError(f"{kind}.trend_days must be >= 0 and finite, got {self.trend_days}")
+        for name in self.without:
+            if getattr(self, name) != getattr(NextItemModel, name):
+                raise ConfigError(f"{kind} does not follow {name}, got {getattr(self, name)!r}; leave it out")
         self._loss_config()
 
     def network(self, n_items: int) -> Encoder:
@@ -153,7 +164,14 @@ class NextItemModel(Estimator):
         curve: list[dict[str, float]] = []
         n_epochs = self.n_epochs
         if self.validation != "none":
-            held = self._hold_out(train)
+            held = hold_out(
+                train,
+                by=self.validation,
+                frac=self.frac_validation,
+                seed=self.seed,
+                only_new=self.targets == "new",
+                kind=type(self).__name__,
+            )
             objective, curve = self._train(held.train, self.n_epochs, held)
             n_epochs = 1 + int(np.argmax([entry["validation"] for entry in curve]))
         if self.validation == "none" or self.refit:
@@ -165,7 +183,10 @@ class NextItemModel(Estimator):
         return self
 
     def embed(self, queries: Histories) -> FloatArray:
-        """The hidden state after the latest row of each history, as scored; 0 for an empty one. (B, D)."""
+        """The hidden state after the latest row of each history, as scored; 0 for an empty one.
+
+        Shape (B, D), with `trend_days` (B, D + 1).
+        """
         queries = queries.reindex(self.items_).last(self.max_len)
         emb_BD = np.zeros((len(queries), self.item_emb_.shape[1]), np.float32)
         found = np.flatnonzero(queries.lengths)
@@ -195,7 +216,7 @@ class NextItemModel(Estimator):
 
     def similar(self, item_ix: IntArray, *, k: int) -> TopK:
         """Items whose vectors have the largest cosine with the given ones. Shape (n, k)."""
-        return nearest_by_cosine(self.item_emb_, item_ix, k=k)
+        return nearest_by_cosine(self.item_emb_[:, :-1] if self.trend_days else self.item_emb_, item_ix, k=k)
 
     @property
     def raw_item_emb(self) -> FloatArray:
@@ -231,6 +252,9 @@ class NextItemModel(Estimator):
         with torch.no_grad():
             vectors_ID = encoder.item_vectors()
             vectors_ID = F.normalize(vectors_ID, dim=-1) if self.cosine else vectors_ID
+            if self._aims.trend is not None:
+                now_I1 = torch.from_numpy(self._aims.trend.now_I)[:, None]
+                vectors_ID = torch.cat([vectors_ID.cpu() / objective.temperature().cpu(), now_I1], 1)
             self.item_emb_ = vectors_ID.float().cpu().numpy().copy()
         self.__dict__.pop("_encoder", None)
 
@@ -238,7 +262,7 @@ class NextItemModel(Estimator):
     def _encoder(self) -> Encoder:
         """The encoder with the fitted weights."""
         with kept_rng():
-            encoder = self.network(len(self.items_))
+            encoder = self._network(len(self.items_))
         encoder.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights_.items()})
         return encoder.eval()
 
@@ -249,7 +273,10 @@ class NextItemModel(Estimator):
         hidden_BTD = self._encoder(item_BT, layout)
         last_B = layout.valid_BT.sum(1) - 1
         hidden_BD = hidden_BTD[torch.arange(len(users)), last_B]
-        return (F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD).numpy()
+        trend = getattr(self._encoder, "trend", None)
+        follows_B1 = None if trend is None else trend(hidden_BD)
+        hidden_BD = F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD
+        return (hidden_BD if follows_B1 is None else torch.cat([hidden_BD, follows_B1], 1)).numpy()
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         """What the encoder reads of some non-empty histories; it answers at the newest token."""
@@ -257,37 +284,12 @@ class NextItemModel(Estimator):
         layout = replace(rows.layout, ts_BT=rows.take(queries.ts, 0) // US_PER_SECOND)
         return rows.take(queries.item_ix, len(self.items_)), layout
 
-    def _hold_out(self, train: Histories) -> HeldOut:
-        """Training and validation parts, cut by time or at the last row of each user."""
-        if self.validation == "time":
-            cut = int(np.quantile(train.ts, 1 - self.frac_validation, method="higher"))
-            is_held = np.asarray(train.ts) >= cut
-        else:
-            is_held = np.zeros(train.n_rows, bool)
-            is_held[train.offsets[1:][train.lengths > 2] - 1] = True
-        before, after = train.only(~is_held), train.only(is_held)
-        users = np.flatnonzero((before.lengths > 0) & (after.lengths > 0))
-        if not len(users) or not (before.lengths > 1).any():
-            raise InputError(
-                f"{type(self).__name__}.validation={self.validation!r} leaves nobody with rows on both; "
-                'raise frac_validation or take validation="none"'
-            )
-        rng = np.random.default_rng(self.seed)
-        users = np.sort(rng.permutation(users)[:VALIDATION_USERS])
-        queries, truth = before.rows(users.astype(np.int32)), after.rows(users.astype(np.int32))
-        width = np.int64(train.n_items)
-        seen = queries.user_rows * width + queries.item_ix
-        n_repeated = np.isin(truth.user_rows * width + truth.item_ix, seen).sum()
-        hide_seen = bool(n_repeated < 0.01 * truth.n_rows)
-        queries = queries.asked_at(cut if self.validation == "time" else truth.ts[truth.offsets[:-1]])
-        return HeldOut(before, queries, Jagged(truth.offsets, truth.item_ix), hide_seen)
-
     def _train(
         self, train: Histories, n_epochs: int, held: HeldOut | None
     ) -> tuple[NextItemObjective, list[dict[str, float]]]:
         """Train a new network on these histories."""
         windows = self._windows(train)
-        self._fade = Fade.over(train.ts, self.half_life_days) if self.half_life_days else None
+        self._aims = self._aims_of(train)
         n_batches = -(-len(windows.start) // self.batch_size)
         around = session.current()
         with kept_rng():
@@ -324,7 +326,22 @@ class NextItemModel(Estimator):
 
     def _objective(self, train: Histories) -> NextItemObjective:
         """A new network and its loss."""
-        return NextItemObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
+        return NextItemObjective(
+            self._network(train.n_items), self._loss_config(), train.item_counts(), self._aims.trend
+        )
+
+    def _network(self, n_items: int) -> Encoder:
+        encoder = self.network(n_items)
+        return encoder.follow_trend() if self.trend_days else encoder
+
+    def _aims_of(self, train: Histories) -> Aims:
+        """What is asked of the rows as targets."""
+        days, half_life = self.trend_days, self.half_life_days
+        return Aims(
+            fade=Fade.over(train.ts, half_life) if half_life else None,
+            trend=Trend.over(train.item_ix, train.ts, train.n_items, half_life_days=days) if days else None,
+            counted_N=first_takes(train) if self.targets == "new" else None,
+        )
 
     def _watched(self, watch: NormWatch | None, train: Histories, windows: Windows, epoch: int) -> Any:
         if watch is not None:
@@ -338,7 +355,7 @@ class NextItemModel(Estimator):
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
         """Inputs and targets of some windows; whatever is drawn comes from `rng`."""
-        return batch_of(windows, train.item_ix, train.ts, train.n_items, fade=self._fade)
+        return batch_of(windows, train.item_ix, train.ts, train.n_items, aims=self._aims)
 
     def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:
         """NDCG@10 of the held-out rows."""

@@ -59,6 +59,7 @@ class TwoTower(NextItemModel):
         True
     """
 
+    without: ClassVar[tuple[str, ...]] = ("trend_days",)
     reads_items: ClassVar[bool] = True
     """`Pipeline.fit` hands item metadata to `fit`."""
     columns: dict[str, str] = field(default_factory=dict)

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vitrina.errors import InputError
-from vitrina.nn.full_softmax import full_softmax, full_softmax_mean
+from vitrina.nn.full_softmax import Side, full_softmax, full_softmax_mean
 
-__all__ = ["Correction", "bce", "full_softmax", "full_softmax_mean", "gbce", "sampled_softmax"]
+__all__ = ["Correction", "Side", "bce", "full_softmax", "full_softmax_mean", "gbce", "sampled_softmax"]
 
 Correction = Literal["none", "standard", "corrected"]
 """What `sampled_softmax` subtracts from logits."""

@@ -19,7 +19,8 @@ from vitrina.nn import losses
 from vitrina.nn.layout import Layout, Rows, Windows, pad
 from vitrina.nn.losses import Correction
 from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Uniform, Unigram, collisions
-from vitrina.schema import US_PER_DAY, US_PER_SECOND, FloatArray, IntArray, LongArray
+from vitrina.nn.trend import Trend
+from vitrina.schema import US_PER_DAY, US_PER_SECOND, BoolArray, FloatArray, IntArray, LongArray
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 PROPOSALS = ("uniform", "unigram", "in_batch", "mixed")
@@ -42,25 +43,49 @@ class Batch(NamedTuple):
     """bool, tokens whose target counts; None where every token's does."""
     weight_BT: Tensor | None = None
     """float, weight of each target's loss; None weighs all alike."""
+    trend_BT: Tensor | None = None
+    """long, row of the objective's trend for the time of each target; None where it has none."""
 
     def __len__(self) -> int:
         return len(self.item_BT)
 
     def rows(self, lo: int, hi: int) -> "Batch":
         """Windows lo..hi."""
-        counted, weight = (None if x is None else x[lo:hi] for x in (self.counted_BT, self.weight_BT))
-        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), counted, weight)
+        more = (None if x is None else x[lo:hi] for x in self[3:])
+        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), *more)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        counted, weight = (None if x is None else x.to(device) for x in (self.counted_BT, self.weight_BT))
         items, targets = self.item_BT.to(device), self.target_BT.to(device)
-        return Batch(items, targets, self.layout.to(device), counted, weight)
+        more = (None if x is None else x.to(device) for x in self[3:])
+        return Batch(items, targets, self.layout.to(device), *more)
 
     @property
     def targets_BT(self) -> Tensor:
         """bool, tokens whose target counts."""
         return self.layout.valid_BT if self.counted_BT is None else self.counted_BT
+
+
+class Aims(NamedTuple):
+    """What is asked of the rows of a log as targets."""
+
+    fade: "Fade | None" = None
+    """Their weights."""
+    trend: Trend | None = None
+    """What was in fashion at their times."""
+    counted_N: BoolArray | None = None
+    """(N,), False for rows that are read but not learned to predict."""
+
+    def of(self, row_BT: LongArray, ts: LongArray, valid_BT: Tensor) -> dict[str, Tensor]:
+        """Fields of a `Batch` whose targets are these rows."""
+        fields = {}
+        if self.counted_N is not None:
+            fields["counted_BT"] = valid_BT & torch.from_numpy(self.counted_N[row_BT])
+        if self.fade is not None:
+            fields["weight_BT"] = torch.from_numpy(self.fade.of(ts[row_BT]))
+        if self.trend is not None:
+            fields["trend_BT"] = torch.from_numpy(self.trend.row_of(ts[row_BT]))
+        return fields
 
 
 class Fade(NamedTuple):
@@ -83,40 +108,40 @@ class Fade(NamedTuple):
         return np.asarray(self.scale * np.exp2(-n_halvings), dtype=np.float32)
 
 
+NO_AIMS = Aims()
+
+
 def batch_of(
-    windows: Windows, item_ix: IntArray, ts: LongArray | None, n_items: int, *, fade: Fade | None = None
+    windows: Windows, item_ix: IntArray, ts: LongArray, n_items: int, *, aims: Aims = NO_AIMS
 ) -> Batch:
     """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
-    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items, fade=fade)
+    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items, aims=aims)
 
 
 def followed(
     inputs: Rows,
     item_ix: IntArray,
-    ts: LongArray | None,
+    ts: LongArray,
     n_items: int,
     *,
     asked: bool = False,
-    fade: Fade | None = None,
+    aims: Aims = NO_AIMS,
 ) -> Batch:
     """Each input with the row after it in its history as target.
 
     Args:
         inputs: rows that are read.
         item_ix: items of all rows.
-        ts: their times, UTC microseconds; None where the model reads none and nothing fades.
+        ts: their times, UTC microseconds.
         n_items: I, the padding.
         asked: tells the target's time.
-        fade: weighs targets by their time.
+        aims: what is asked of the targets.
     """
     targets = Rows(np.minimum(inputs.row_BT + 1, len(item_ix) - 1), inputs.layout)
-    layout = inputs.layout
-    if ts is not None:
-        asked_BT = targets.take(ts, 0) // US_PER_SECOND if asked else None
-        layout = replace(layout, ts_BT=inputs.take(ts, 0) // US_PER_SECOND, asked_BT=asked_BT)
-    weight_BT = None if fade is None or ts is None else torch.from_numpy(fade.of(ts[targets.row_BT]))
+    asked_BT = targets.take(ts, 0) // US_PER_SECOND if asked else None
+    layout = replace(inputs.layout, ts_BT=inputs.take(ts, 0) // US_PER_SECOND, asked_BT=asked_BT)
     items, after = inputs.take(item_ix, n_items), targets.take(item_ix, n_items)
-    return Batch(items, after, layout, weight_BT=weight_BT)
+    return Batch(items, after, layout, **aims.of(targets.row_BT, ts, layout.valid_BT))
 
 
 class Encoder(nn.Module):
@@ -164,6 +189,14 @@ class Encoder(nn.Module):
                 nn.init.normal_(table.weight, std=INIT_STD)
         with torch.no_grad():
             self.item.weight[n_items] = 0
+        self.trend: nn.Linear | None = None
+
+    def follow_trend(self) -> "Encoder":
+        """Let each history say how much it follows the fashion (`vitrina.nn.trend`); returns self."""
+        self.trend = nn.Linear(self.item.embedding_dim, 1)
+        nn.init.zeros_(self.trend.weight)
+        nn.init.ones_(self.trend.bias)
+        return self
 
     def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
         """Hidden states, (B, T, D)."""
@@ -223,11 +256,17 @@ def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
 class NextItemObjective(nn.Module):
     """Sum of the losses of a batch, and the number of its targets: what `vitrina.nn.training.fit` wants."""
 
-    def __init__(self, encoder: Encoder, config: LossConfig, counts_I: LongArray) -> None:
+    trend_RI: Tensor | None
+
+    def __init__(
+        self, encoder: Encoder, config: LossConfig, counts_I: LongArray, trend: Trend | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.config = encoder, config
         self.temperature = Temperature(config.temperature, learned=config.learned_temperature)
         self.proposal = proposal_of(config, counts_I)
+        table = None if trend is None else torch.from_numpy(trend.table_RI)
+        self.register_buffer("trend_RI", table, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of targets)."""
@@ -238,20 +277,35 @@ class NextItemObjective(nn.Module):
 
     def of_targets(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
         """Sum of the losses of P positions after which `target_P` came."""
+        side = self._side(hidden_PD, batch)
         if self.config.cosine:
             hidden_PD, item_emb_ID = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_ID, dim=-1)
         hidden_PD = hidden_PD / self.temperature()
         if not len(target_P):
             return hidden_PD.sum() * 0.0
         if self.config.loss == "softmax" and batch.weight_BT is None:
-            return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P) * len(target_P)
+            return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P, side=side) * len(target_P)
         if self.config.loss == "softmax":
-            loss_P = losses.full_softmax(hidden_PD, item_emb_ID, target_P)
+            loss_P = losses.full_softmax(hidden_PD, item_emb_ID, target_P, side=side)
         else:
-            loss_P = self._sampled(hidden_PD, item_emb_ID, target_P, batch)
+            loss_P = self._sampled(hidden_PD, item_emb_ID, target_P, batch, side)
         return loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]
 
-    def _sampled(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
+    def _side(self, hidden_PD: Tensor, batch: Batch) -> losses.Side | None:
+        """What the fashion adds to the logits."""
+        if self.trend_RI is None or self.encoder.trend is None or batch.trend_BT is None:
+            return None
+        weight_P = self.encoder.trend(hidden_PD).squeeze(-1)
+        return losses.Side(weight_P, batch.trend_BT[batch.targets_BT], self.trend_RI)
+
+    def _sampled(
+        self,
+        hidden_PD: Tensor,
+        item_emb_ID: Tensor,
+        target_P: Tensor,
+        batch: Batch,
+        side: losses.Side | None,
+    ) -> Tensor:
         """Loss of each position over drawn negatives. Shape (P,)."""
         seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
         drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
@@ -266,6 +320,9 @@ class NextItemObjective(nn.Module):
             neg_emb_PMD = F.embedding(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
             neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, neg_emb_PMD)
         pos_logit_P, neg_logit_PM = pos_logit_P.float(), neg_logit_PM.float()
+        if side is not None:
+            pos_logit_P = pos_logit_P + side.of(target_P)
+            neg_logit_PM = neg_logit_PM + side.of_many(drawn.item_ix)
         match self.config.loss:
             case "bce":
                 return losses.bce(pos_logit_P, neg_logit_PM, valid_PM)

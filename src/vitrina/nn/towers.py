@@ -145,9 +145,8 @@ class TowersObjective(NextItemObjective):
         """(sum of losses, number of targets)."""
         if self.config.loss != "sampled_softmax":
             return super().forward(batch)
-        valid_BT = batch.layout.valid_BT
-        target_P = batch.target_BT[valid_BT]
-        hidden_PD = self.encoder(batch.item_BT, batch.layout)[valid_BT]
+        target_P = batch.target_BT[batch.targets_BT]
+        hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
         seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
         drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
         distinct_U, at = torch.cat([target_P, drawn.item_ix]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
@@ -164,4 +163,5 @@ class TowersObjective(NextItemObjective):
             correction=self.config.correction,
             valid_PM=collisions(drawn, target_P, None),
         )
-        return loss_P.sum(), torch.tensor(n_positions)
+        loss = loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]
+        return loss, torch.tensor(n_positions)
