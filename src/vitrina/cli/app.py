@@ -1,5 +1,6 @@
 """The commands. Each one reads its arguments, calls a recipe and shows the result."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +35,16 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """An event log becomes a measured, served feed."""
+    if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand not in (None, "train"):
+        from vitrina.recipes import processes
+
+        processes.check_alone(str(context.invoked_subcommand))
 
 
 @app.command()
@@ -136,7 +142,8 @@ def train(
 ) -> None:
     """Fit one model on the whole log and write the folder that `vitrina serve` reads.
 
-    The winner comes from the evaluation of the same file, which is run first unless it was already.
+    The winner comes from the evaluation of the same file, which is run first unless it was already. Several
+    processes train one model together under torchrun (see the page on training).
 
     Examples:
 
@@ -145,12 +152,13 @@ def train(
         vitrina train my.toml --model ItemKNN --out served
     """
     from vitrina.cli import show
-    from vitrina.recipes import load, train_run
+    from vitrina.recipes import load, processes, train_run
 
-    run = load(config)
-    with reporting(quiet=quiet) as reporter:
+    run, is_first = load(config), processes.is_first()
+    with reporting(quiet=quiet or not is_first) as reporter:
         result = train_run(run, model=model, out=out, reporter=reporter)
-    emit_json(result.summary()) if json_ else show.training(stdout(), result)
+    if is_first:
+        emit_json(result.summary()) if json_ else show.training(stdout(), result)
 
 
 @app.command()

@@ -104,6 +104,11 @@ class World:
         lo, hi = (len(batch) * r // self.size for r in (self.rank, self.rank + 1))
         return Share(batch.rows(lo, hi), 1.0) if lo < hi else Share(batch.rows(0, 1), 0.0)
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
     def agree(self, loss_sum: float, n_terms: int, *, is_due: bool) -> Said:
         """Losses and terms of all processes, and the first one's wish for a checkpoint."""
         if self.size == 1:

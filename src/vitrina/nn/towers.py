@@ -81,7 +81,7 @@ class Towers(nn.Module):
             TransformerBlock(embedding_dim, n_heads, ffn_dim=4 * embedding_dim, dropout=dropout, rotary=True)
             for _ in range(n_layers)
         )
-        self.norm = nn.LayerNorm(embedding_dim)
+        self.norm = nn.LayerNorm(embedding_dim).requires_grad_(n_layers > 0)
         self.dropout = nn.Dropout(dropout)
         for table in (self.item, self.token):
             if table is not None:

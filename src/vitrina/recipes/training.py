@@ -7,6 +7,8 @@ served/
   report.html    the evaluation behind the choice, where there is one
   config.toml    the configuration, in full
   events.db      made by the server, and never touched here
+
+Under `torchrun` all processes train and the first one writes (see `vitrina.recipes.processes`).
 """
 
 import json
@@ -17,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from vitrina.errors import ConfigError
+from vitrina.log import Histories
 from vitrina.nn.session import session
-from vitrina.recipes import build, cards, reporting, toml
+from vitrina.recipes import build, cards, processes, reporting, toml
 from vitrina.recipes.config import ModelConfig, RunConfig
-from vitrina.recipes.data import open_data
+from vitrina.recipes.data import Data, open_data
 from vitrina.recipes.evaluating import CONFIG, RUN, evaluate_run, read_summary
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Reporter, Silent
@@ -59,7 +62,8 @@ def train_run(
         reporter: hears of the progress.
 
     Raises:
-        ConfigError: there is no such model, or the folder cannot be written.
+        ConfigError: there is no such model, the folder cannot be written, or several processes were started
+            before an evaluation chose the model.
     """
     say = reporter or Silent()
     run_folder = Path(config.out)
@@ -67,6 +71,7 @@ def train_run(
     summary = _finished(config, run_folder)
     if name is None:
         if summary is None:
+            processes.check_alone("evaluate")
             summary = evaluate_run(config, reporter=reporter).summary()
         name = str(summary["winner"])
         say.say(f"winner of the evaluation: {name}")
@@ -74,19 +79,29 @@ def train_run(
     target = run_folder / SERVED if out is None else Path(out)
     with say.step(f"train {name} on everything", total=1) as advance:
         advance(f"train {name} on everything")
-        data = open_data(config.data, out=run_folder)
+        data, histories = processes.first_then_others(lambda aside: _read(config, run_folder, target, aside))
         hide_seen = config.evaluate.repeats[0] == "new_only"
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
-        histories = data.log.histories(target / "histories")
         began = time.perf_counter()
         with session(folder=target / "checkpoint", heard=say.note):
             pipeline.fit(histories, data.items)
         fit_s = time.perf_counter() - began
-        pipeline.save(target / "model")
-        shutil.rmtree(target / "checkpoint", ignore_errors=True)
+        processes.wait()
+        if processes.is_first():
+            pipeline.save(target / "model")
+            shutil.rmtree(target / "checkpoint", ignore_errors=True)
     card = cards.card(name, pipeline, data, config=config, summary=summary, fit_s=fit_s)
-    _write_papers(target, card, config, run_folder if summary is not None else None)
+    if processes.is_first():
+        _write_papers(target, card, config, run_folder if summary is not None else None)
     return Trained(folder=target, model=name, card=card, fit_s=fit_s)
+
+
+def _read(config: RunConfig, run_folder: Path, target: Path, aside: Path | None) -> tuple[Data, Histories]:
+    """The log, and its histories in the served folder; `aside` in processes that only read those."""
+    data = open_data(config.data, out=run_folder if aside is None else aside)
+    if aside is not None:
+        return data, Histories.open(target / "histories")
+    return data, data.log.histories(target / "histories")
 
 
 def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
