@@ -20,31 +20,39 @@ ABOUT = {
 
 def main() -> None:
     for data, kind in CASES:
-        run([OURS, str(HERE / "scripts" / "ann_data.py"), data])
-        measured = run([OURS, str(HERE / "scripts" / "ann_run.py"), data, kind]).printed
-        print(f"   {measured}", flush=True)
-        exact, index = measured["exact"], measured["index"]
-        refused = (
-            "" if measured["effort"] else f" (refused: {measured['gate']:.3f} of the lists; exact answers)"
+        local(data, kind)
+    remote()
+
+
+def local(data: str, kind: str) -> None:
+    """One kind of `FaissIndex` on one set of vectors."""
+    run([OURS, str(HERE / "scripts" / "ann_data.py"), data])
+    measured = run([OURS, str(HERE / "scripts" / "ann_run.py"), data, kind]).printed
+    print(f"   {measured}", flush=True)
+    exact, index = measured["exact"], measured["index"]
+    refused = "" if measured["effort"] else f" (refused: {measured['gate']:.3f} of the lists; exact answers)"
+    record(
+        Row(
+            name="ann",
+            what=f"top-100 of 200 k x 128, one query at a time, {kind}{refused}; {ABOUT[data]}",
+            ours=index["p50_ms"],
+            peer="top_k_products (exact)",
+            theirs=exact["p50_ms"],
+            ratio=index["p50_ms"] / exact["p50_ms"],
+            unit="ms",
+            target="<= 0.1x with recall@100 >= .99",
+            quality={
+                "recall@100": measured["recall"],
+                "ratio of CPU": round(index["cpu_ms"] / exact["cpu_ms"], 3),
+                "the same, batch of 2,000": round(index["batch_cpu_ms"] / exact["batch_cpu_ms"], 3),
+            },
+            extra={name: value for name, value in measured.items() if name != "recall"},
         )
-        record(
-            Row(
-                name="ann",
-                what=f"top-100 of 200 k x 128, one query at a time, {kind}{refused}; {ABOUT[data]}",
-                ours=index["p50_ms"],
-                peer="top_k_products (exact)",
-                theirs=exact["p50_ms"],
-                ratio=index["p50_ms"] / exact["p50_ms"],
-                unit="ms",
-                target="<= 0.1x with recall@100 >= .99",
-                quality={
-                    "recall@100": measured["recall"],
-                    "ratio of CPU": round(index["cpu_ms"] / exact["cpu_ms"], 3),
-                    "the same, batch of 2,000": round(index["batch_cpu_ms"] / exact["batch_cpu_ms"], 3),
-                },
-                extra={name: value for name, value in measured.items() if name != "recall"},
-            )
-        )
+    )
+
+
+def remote() -> None:
+    """`PgVectorIndex` on a server of this machine."""
     measured = run([OURS, str(HERE / "scripts" / "ann_pgvector.py")]).printed
     record(
         Row(

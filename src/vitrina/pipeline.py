@@ -78,17 +78,20 @@ class Pipeline:
         if sum(isinstance(policy, Unseen) for policy in self.policies) > 1:
             raise ConfigError("a pipeline takes one Unseen policy, got several; keep the strictest")
 
-    def fit(self, train: Histories, metadata: pl.DataFrame | None = None) -> Self:
+    def fit(
+        self, train: Histories, metadata: pl.DataFrame | None = None, users: pl.DataFrame | None = None
+    ) -> Self:
         """Fit every source and the fallback on the training histories; returns self.
 
         Args:
             train: histories before the cut.
             metadata: one row an item_id; policies, the console and generators with `reads_items` know them.
+            users: one row a user_id, for generators with `reads_users`.
         """
         for source in self.sources:
-            source.fit(train, metadata)
+            source.fit(train, metadata, users)
         if self.fallback is not None:
-            fit_generator(self.fallback, train, metadata)
+            fit_generator(self.fallback, train, metadata, users)
         return self.bind(Catalogue.of(train, metadata), int(train.ts.max()) if train.n_rows else 0)
 
     def bind(self, catalogue: Catalogue, trained_until: int) -> Self:

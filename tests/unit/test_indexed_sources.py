@@ -207,7 +207,7 @@ def test_an_index_of_another_fit_is_never_asked(als, many, tmp_path):
 @pytest.fixture(scope="module")
 def shop() -> tuple[Histories, pl.DataFrame]:
     """40 of 50 items were taken; all have a taste in their metadata."""
-    frame = log_of(40, 50, 480).filter(pl.col("item_id").str.slice(-1).is_in(["4", "9"]).not_())
+    frame = log_of(40, 50, 480).filter(pl.col("item_id") < "i00040")
     items = pl.DataFrame(
         {"item_id": [f"i{i:05d}" for i in range(50)], "taste": [f"taste {i % 5}" for i in range(50)]}
     )

@@ -116,10 +116,10 @@ def test_content_is_projected_and_serves_new_items() -> None:
     torch.testing.assert_close(items.content.project(content[:2]), items.content(torch.arange(2)))
 
 
-def test_content_is_saved_but_not_trained() -> None:
+def test_content_is_neither_trained_nor_saved_with_the_parameters() -> None:
     projection = ContentProjection(torch.randn(6, 3), 4)
     assert [name for name, _ in projection.named_parameters()] == ["linear.weight"]
-    assert set(projection.state_dict()) == {"content_IC", "linear.weight"}
+    assert set(projection.state_dict()) == {"linear.weight"}
 
 
 def test_content_that_does_not_fit_is_refused() -> None:

@@ -1,12 +1,15 @@
 """Two towers: what they learn, and how items that nobody took yet are served from their metadata."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from vitrina.candidates.item_features import encode, learn
+from vitrina.ann import ExactIndex
 from vitrina.candidates.popularity import MostPop
+from vitrina.candidates.table_features import encode, learn
 from vitrina.candidates.two_tower import TwoTower
 from vitrina.errors import ConfigError, InputError
 from vitrina.ids import Ids
@@ -129,7 +132,7 @@ def test_features_by_kind():
             "content": [[1.0, 0.0], None, [0.0, 2.0]],
         }
     )
-    learnt = learn(items, {}, 1000)
+    learnt = learn(items, {})
     assert {name: how["kind"] for name, how in learnt["columns"].items()} == {
         "brand": "category", "title": "text", "price": "number", "content": "vector",
     }  # fmt: skip
@@ -139,16 +142,188 @@ def test_features_by_kind():
     assert brand_1 == brand_3
     assert shoe_2 in found.token[1:3]
     assert found.weight.tolist() == pytest.approx([1, 2**-0.5, 2**-0.5, 1, 1])
-    assert found.dense.tolist() == [[-1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 2], [0, 1, 0, 0]]
+    assert found.number.tolist() == [[-1, 0], [1, 0], [0, 1], [0, 1]]
+    assert found.content.tolist() == [[1, 0], [0, 0], [0, 2], [0, 0]]
 
 
 def test_what_does_not_fit_is_refused(shop):
     _, items, _ = shop
     with pytest.raises(ConfigError, match="columns has 'colour'"):
-        learn(items, {"colour": "category"}, 10)
+        learn(items, {"colour": "category"})
     with pytest.raises(InputError, match="more than once"):
-        learn(pl.concat([items, items]), {}, 10)
+        learn(pl.concat([items, items]), {})
     with pytest.raises(InputError, match="lacks the column 'price'"):
-        encode(items.drop("price"), Ids(items["item_id"]), learn(items, {}, 10))
-    with pytest.raises(ConfigError, match="p_no_id must be in"):
+        encode(items.drop("price"), Ids(items["item_id"]), learn(items, {}))
+    with pytest.raises(ConfigError, match="p_no_id and p_nobody must be in"):
         TwoTower(p_no_id=1.0)
+
+
+# --- people -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def towns() -> tuple[Histories, pl.DataFrame]:
+    """Everybody begins with the same three items; what follows is the taste of their town."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for user in range(120):
+        own = 10 + user % 4 * 10 + rng.permutation(10)[:6]
+        items = [*rng.permutation(3).tolist(), *own.tolist()]
+        ts = pl.Series(np.arange(len(items)) * 1_000_000).cast(pl.Datetime("us", "UTC"))
+        frames.append(pl.DataFrame({"user_id": [f"u{user:03d}"] * len(items), "item_id": items, "ts": ts}))
+    people = pl.DataFrame(
+        {
+            "user_id": [f"u{user:03d}" for user in range(140)],
+            "town": [f"town{user % 4}" for user in range(140)],
+            "age": [None if user % 7 == 0 else 20.0 + user % 40 for user in range(140)],
+        }
+    )
+    return Histories.from_frame(pl.concat(frames)), people
+
+
+def share_of_own_town(model: TwoTower, user_ids: list[str], train: Histories) -> float:
+    """Among the items of all towns, those of the own one among the first five, after the common three."""
+    asked = Histories.from_frame(
+        pl.DataFrame(
+            {
+                "user_id": np.repeat(user_ids, 3),
+                "item_id": np.tile([0, 1, 2], len(user_ids)),
+                "ts": pl.Series(np.tile([1, 2, 3], len(user_ids))).cast(pl.Datetime("us", "UTC")),
+            }
+        ),
+        items=train.items,
+    )
+    ids = model.items_.values.to_numpy()
+    lists = model.retrieve(asked, k=5, allowed=ids >= 10)
+    town = np.array([int(user[1:]) % 4 for user in asked.query_ids])
+    return float((ids[lists.item_ix] // 10 - 1 == town[:, None]).mean())
+
+
+def test_what_is_known_of_a_person_decides_what_their_history_leaves_open(towns, tmp_path):
+    train, people = towns
+    model = TwoTower(**{**SMALL, "n_epochs": 25}).fit(train, users=people)
+    known = [f"u{user:03d}" for user in range(40)]
+    later = [f"u{user:03d}" for user in range(120, 140)]
+    nobody = [f"x{user:03d}" for user in range(40)]
+    assert share_of_own_town(model, known, train) > 0.9
+    assert share_of_own_town(model, later, train) > 0.9
+    assert share_of_own_town(model, nobody, train) < 0.5
+    assert share_of_own_town(TwoTower(**SMALL).fit(train), known, train) < 0.5
+    model.save(tmp_path / "m")
+    assert share_of_own_town(TwoTower.load(tmp_path / "m"), later, train) > 0.9
+    items = pl.Series([0, 1, 2])
+    sessions, _ = Histories.from_lists(train.items, [items.to_list()] * 3)
+    emb_BD = model.embed(sessions)
+    assert np.allclose(emb_BD[0], emb_BD[1:], atol=1e-6), "sessions are nobody's, whatever numbers they have"
+
+
+def test_a_pipeline_hands_the_users_table_to_those_who_read_it_and_saves_it_with_them(towns, tmp_path):
+    train, people = towns
+    pipeline = Pipeline(sources=[Source(generator=TwoTower(**SMALL), index=ExactIndex())], fallback=MostPop())
+    pipeline.fit(train, users=people)
+    asked = train.of(pl.Series(["u001", "u002", "stranger"]))
+    first = pipeline.recommend(asked, k=10)
+    assert set(first.frame().filter(query_id="stranger")["source"]) == {"fallback:MostPop"}
+    pipeline.save(tmp_path / "p")
+    again = Pipeline.load(tmp_path / "p")
+    assert (again.recommend(asked, k=10).item_ix == first.item_ix).all()
+    assert set(again.sources[0].generator.people_learnt_["columns"]) == {"town", "age"}
+
+
+def test_people_with_whole_numbers_for_ids_are_not_taken_for_the_sessions_of_a_batch():
+    rng = np.random.default_rng(0)
+    ts = pl.Series(np.arange(200) * 1_000_000).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame({"user_id": np.arange(200) % 20, "item_id": rng.integers(0, 9, 200), "ts": ts})
+    people = pl.DataFrame({"user_id": np.arange(20), "town": [f"t{u % 5}" for u in range(20)]})
+    train = Histories.from_frame(frame)
+    model = TwoTower(**SMALL).fit(train, users=people)
+    sessions, _ = Histories.from_lists(train.items, [[1, 2]] * 5)
+    assert np.allclose(model.embed(sessions)[0], model.embed(sessions)[1:], atol=1e-6)
+    as_people = replace(sessions, anonymous=False)
+    assert not np.allclose(model.embed(as_people)[0], model.embed(as_people)[1:], atol=1e-3)
+    assert np.allclose(model.embed(sessions.rows(np.arange(5)).last(2)), model.embed(sessions), atol=1e-6)
+
+
+def test_a_stopped_training_with_people_is_gone_on_with_and_another_table_is_not(towns, tmp_path):
+    from vitrina.nn.session import session
+
+    train, people = towns
+    with session(folder=tmp_path / "a"):
+        whole = TwoTower(**SMALL).fit(train, users=people)
+    model = TwoTower(**SMALL)
+    model.fit(train, users=people)
+    assert all(np.array_equal(model.weights_[name], whole.weights_[name]) for name in whole.weights_)
+    other = TwoTower(**SMALL).fit(train, users=people.with_columns(town=pl.lit("one")))
+    assert not np.array_equal(other.item_emb_, whole.item_emb_)
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+def test_a_nan_in_a_number_column_counts_as_missing_and_spoils_nothing(shop):
+    train, items, _ = shop
+    price = items["price"].to_list()
+    price[0], price[1], price[2] = float("nan"), float("inf"), None
+    odd = items.with_columns(price=pl.Series(price, dtype=pl.Float64))
+    found = encode(odd, Ids(items["item_id"]), learn(odd, {}))
+    assert found.number[:3].tolist() == [[0, 1]] * 3
+    assert np.isfinite(found.number).all()
+    model = TwoTower(**{**SMALL, "n_epochs": 1}).fit(train, odd)
+    assert np.isfinite(model.item_emb_).all()
+    nothing = items.with_columns(price=pl.lit(float("nan")))
+    assert encode(nothing, Ids(items["item_id"]), learn(nothing, {})).number[:, 1].all()
+
+
+def test_vectors_that_do_not_fit_are_refused_with_the_column_and_the_item(shop):
+    train, items, _ = shop
+    even = items.with_columns(content=pl.Series([[1.0, float(i)] for i in range(80)]))
+    ragged = items.with_columns(content=pl.Series([[1.0] * (2 + i % 2) for i in range(80)]))
+    with pytest.raises(InputError, match="vectors of 'content' have 2 to 3 numbers; give one length"):
+        TwoTower(**SMALL).fit(train, ragged)
+    broken = even.with_columns(
+        content=pl.Series([[1.0, float("nan")] if i == 4 else [1.0, 2.0] for i in range(80)])
+    )
+    with pytest.raises(InputError, match=r"the vector 'content' of 4 \(and of 0 more\) has a null, NaN"):
+        TwoTower(**SMALL).fit(train, broken)
+    model = TwoTower(**{**SMALL, "n_epochs": 1}).fit(train, even)
+    assert model._encoder.about_item.content is not None
+    with pytest.raises(InputError, match="vectors of 'content' must have 2 numbers"):
+        model.extend(ragged)
+    longer = even.with_columns(content=pl.Series([[1.0, 2.0, 3.0] for _ in range(80)]))
+    with pytest.raises(InputError, match="vectors of 'content' must have 2 numbers"):
+        model.extend(longer)
+    assert len(model.extend(even).items_) == 80
+
+
+def test_given_vectors_alone_carry_new_items(shop):
+    train, items, taste = shop
+    brand = np.arange(80) // 4 % 4
+    content = np.eye(4, dtype=np.float32)[brand] + 0.05 * np.random.default_rng(0).standard_normal((80, 4))
+    vectors = items.select("item_id").with_columns(content=pl.Series(content.tolist()))
+    wide = train.reindex(Ids(items["item_id"]))
+    model = TwoTower(**SMALL, p_no_id=0.5).fit(wide, vectors)
+    assert share_of_own_brand(model, wide, taste)[0] > 0.9
+
+
+def test_users_tables_that_do_not_fit_are_refused(towns):
+    train, people = towns
+    with pytest.raises(InputError, match="the users table needs a column user_id, it has: who"):
+        TwoTower(**SMALL).fit(train, users=people.select(who="user_id"))
+    with pytest.raises(InputError, match="the users table has 'u000' more than once"):
+        TwoTower(**SMALL).fit(train, users=pl.concat([people, people]).sort("user_id"))
+    with pytest.raises(ConfigError, match="columns are named, 'town' the first, but the users table is not"):
+        TwoTower(**SMALL, user_columns={"town": "category"}).fit(train)
+    with pytest.raises(ConfigError, match="columns has 'city'"):
+        TwoTower(**SMALL, user_columns={"city": "category"}).fit(train, users=people)
+
+
+def test_one_item_and_nobody(shop):
+    _, items, _ = shop
+    ts = pl.Series([1, 2]).cast(pl.Datetime("us", "UTC"))
+    train = Histories.from_frame(pl.DataFrame({"user_id": [1, 1], "item_id": [5, 5], "ts": ts}))
+    model = TwoTower(**{**SMALL, "n_epochs": 1}).fit(train, items)
+    assert model.retrieve(train, k=5).item_ix.tolist() == [[0]]
+    assert len(model.extend(items).items_) == 80
+    lists = model.retrieve(Histories.from_lists(model.items_, [[], [7]])[0], k=5)
+    assert (lists.item_ix[0] == -1).all()
+    assert (lists.item_ix[1] >= 0).all()

@@ -66,7 +66,7 @@ class PgVectorIndex:
     """m of the HNSW index."""
     ef_construction: int = 64
     """Candidates looked at for the links of a new node."""
-    ef_search: int = 200
+    ef_search: int = 400
     """Candidates of a search, 1 to 1,000; more where more are fetched."""
     overfetch: float = 2.0
     """Rows fetched over k, from which the bias picks."""

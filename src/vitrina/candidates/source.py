@@ -20,7 +20,7 @@ class CandidateGenerator(Protocol):
     items_: Ids
 
     def fit(self, train: Histories) -> Self:
-        """Learn from the training histories."""
+        """Learn from the training histories; classes that read tables take them too (`tables_of`)."""
 
     def retrieve(
         self,
@@ -71,9 +71,11 @@ class Source:
                 f"source {self.name} has an index, but {kind} has no vectors to put in it; leave index out"
             )
 
-    def fit(self, train: Histories, metadata: pl.DataFrame | None = None) -> Self:
+    def fit(
+        self, train: Histories, metadata: pl.DataFrame | None = None, users: pl.DataFrame | None = None
+    ) -> Self:
         """Fit the generator, then build its index; returns self."""
-        fit_generator(self.generator, train, metadata)
+        fit_generator(self.generator, train, metadata, users)
         return self.build_index(train)
 
     def build_index(self, train: Histories) -> Self:
@@ -132,10 +134,23 @@ class Source:
 
 
 def fit_generator(
-    generator: CandidateGenerator, train: Histories, metadata: pl.DataFrame | None = None
+    generator: CandidateGenerator,
+    train: Histories,
+    metadata: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
 ) -> None:
-    """Fit a generator; those with `reads_items` get the metadata of items too."""
-    if metadata is not None and getattr(generator, "reads_items", False):
-        generator.fit(train, items=metadata)  # type: ignore[call-arg]
-    else:
-        generator.fit(train)
+    """Fit a generator, on the tables that it reads too."""
+    tables: dict[str, Any] = tables_of(generator, metadata, users)
+    generator.fit(train, **tables)
+
+
+def tables_of(
+    generator: object, metadata: pl.DataFrame | None, users: pl.DataFrame | None
+) -> dict[str, pl.DataFrame]:
+    """The tables that a generator learns from: `items` if it has `reads_items`, `users` if `reads_users`."""
+    given = {"items": metadata, "users": users}
+    return {
+        name: table
+        for name, table in given.items()
+        if table is not None and getattr(generator, f"reads_{name}", False)
+    }

@@ -5,30 +5,32 @@ al., WWW 2020 (doi 10.1145/3366424.3386195); the correction without the positive
 arXiv:2507.09331.
 
 Notation                                                                                    shape
-    x_i     id_i + hashed categories and words + projected numbers and vectors             (D,)
+    d       hashed categories and words + projected numbers and vectors, of a row of a table (D,)
+    x_i     id_i + d(item)                                                                 (D,)
     v_i     x_i + MLP(LN x_i), the item tower                                              (D,)
-    u       MLP [mean of x over the history; x of the latest], the user tower; with
-            `n_layers` > 0 a causal transformer in place of the mean                        (D,)
+    u       MLP [mean of x over the history; x of the latest; d(person)], the user tower;
+            with `n_layers` > 0 a causal transformer in place of the mean                   (D,)
 
     score of item i = cos(u, v_i) / temperature
     loss = -log softmax over the item taken and M drawn ones, corrected for how often each is drawn
 
 The id of an item is hidden in training with the chance `p_no_id`, so that what remains learns to stand
 alone: a new item is then served from its metadata. Items are new in two ways. A vocabulary wider than the
-log (`train.reindex(ids)`, or `Histories.from_frame(..., items=ids)`) has them from the start, and every
+log (`train.reindex(ids)`, or `vocabulary = "items"` in a configuration) has them from the start, and every
 model and the evaluation agree on it; `extend(items)` adds them to a fitted model.
+
+d(person) is there where a users table was given. What is known of a person is hidden in training with the
+chance `p_nobody`, so that people who are not in the table are served too, by their history alone.
 
 Cost of an epoch: N (D^2 (8 + 12 L) + M D) multiply-adds, three times over; the item tower runs once for
 each distinct item of a batch. Memory: 16 bytes a number of the tables of ids (I, D) and of buckets
 (n_buckets, D) in training.
-NOTE[DIFF] papers: a feed-forward user tower over demographics too; here: history alone; because histories
-carry no features of people.
 Use when: items come and go and have metadata, or answers must come from a vector index. See also: SASRec
 (order), ImplicitALS (no metadata, no torch).
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -36,20 +38,21 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from vitrina.candidates.item_features import ItemFeatures, encode, learn
 from vitrina.candidates.next_item import NextItemModel
+from vitrina.candidates.table_features import TableFeatures, encode, learn
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import check_positive, fitted
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import Histories
-from vitrina.nn.next_item import NextItemObjective
+from vitrina.nn.layout import Layout, Windows, batches
+from vitrina.nn.next_item import Batch, NextItemObjective
 from vitrina.nn.towers import Towers, TowersObjective
-from vitrina.schema import ITEM_ID, BoolArray
+from vitrina.schema import ITEM_ID, USER_ID, BoolArray, IntArray, LongArray
 
 
 @dataclass(kw_only=True, eq=False)
 class TwoTower(NextItemModel):
-    """A user tower over the history and an item tower over id and metadata, under a corrected softmax.
+    """A user tower over history and person, an item tower over id and metadata, under a corrected softmax.
 
     Example:
         >>> from vitrina.testing import markov_world
@@ -62,16 +65,22 @@ class TwoTower(NextItemModel):
     without: ClassVar[tuple[str, ...]] = ("trend_days",)
     reads_items: ClassVar[bool] = True
     """`Pipeline.fit` hands item metadata to `fit`."""
+    reads_users: ClassVar[bool] = True
+    """`Pipeline.fit` hands the users table to `fit`."""
     columns: dict[str, str] = field(default_factory=dict)
     """"category", "text", "number", "vector" or "skip", by column of the metadata; else guessed."""
+    user_columns: dict[str, str] = field(default_factory=dict)
+    """The same for the users table."""
     n_buckets: int = 1 << 16
-    """Rows of the table that hashed categories and words share."""
+    """Rows of the table that hashed categories and words share; one of items, one of people."""
     n_layers: int = 0
     """Transformer blocks over the history; 0 takes its mean."""
     n_heads: int = 2
     """Heads of attention; divides `embedding_dim`."""
     p_no_id: float = 0.2
     """Chance that an item's id is hidden in training, where there is metadata."""
+    p_nobody: float = 0.2
+    """Chance that what is known of a person is hidden in training."""
     loss: str = "sampled_softmax"
     n_negatives: int = 512
     negatives: str = "mixed"
@@ -81,9 +90,15 @@ class TwoTower(NextItemModel):
     learnt_: dict[str, Any] = fitted()
     """How each column of the metadata is read."""
     features_: dict[str, Any] = fitted()
-    """Features of the items, as arrays (`vitrina.candidates.item_features`)."""
+    """Features of the items, as arrays (`vitrina.candidates.table_features`)."""
     has_id_: BoolArray = fitted()
     """Whether an item occurs in the training log. Shape (I,)."""
+    people_: Ids = fitted()
+    """People of the users table."""
+    people_learnt_: dict[str, Any] = fitted()
+    """How each column of the users table is read."""
+    people_features_: dict[str, Any] = fitted()
+    """Features of those people, and in the last row of nobody, as arrays."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,23 +108,22 @@ class TwoTower(NextItemModel):
                 f"TwoTower needs n_layers >= 0 and embedding_dim a multiple of n_heads, got {self.n_layers}, "
                 f"{self.embedding_dim} and {self.n_heads}"
             )
-        if not 0 <= self.p_no_id < 1:
-            raise ConfigError(f"TwoTower.p_no_id must be in [0, 1), got {self.p_no_id}")
+        if not (0 <= self.p_no_id < 1 and 0 <= self.p_nobody < 1):
+            raise ConfigError(
+                f"TwoTower.p_no_id and p_nobody must be in [0, 1), got {self.p_no_id} and {self.p_nobody}"
+            )
         if self.loss not in ("sampled_softmax", "softmax"):
             raise ConfigError(f'TwoTower.loss must be "sampled_softmax" or "softmax", got {self.loss!r}')
 
     def network(self, n_items: int) -> Any:
         """Both towers over the features that were fitted; without any, over ids."""
-        features = self.__dict__.get("features_")
-        if features is None:
-            features = asdict(
-                encode(None, Ids(pl.Series(np.arange(n_items))), learn(None, {}, self.n_buckets))
-            )
+        items = self.__dict__.get("features_")
+        if items is None:
+            items = asdict(encode(None, Ids(pl.Series(np.arange(n_items))), learn(None, {})))
+        known = bool(self.__dict__.get("people_learnt_", {}).get("columns"))
         return Towers(
-            features["offsets"],
-            features["token"],
-            features["weight"],
-            features["dense"],
+            items,
+            self.people_features_ if known else None,
             self.__dict__.get("has_id_", np.ones(n_items, bool)),
             n_buckets=self.n_buckets,
             embedding_dim=self.embedding_dim,
@@ -117,25 +131,32 @@ class TwoTower(NextItemModel):
             n_heads=self.n_heads,
             dropout=self.dropout,
             p_no_id=self.p_no_id,
+            p_nobody=self.p_nobody,
         )
 
-    def fit(self, train: Histories, items: pl.DataFrame | None = None) -> Self:
+    def fit(
+        self, train: Histories, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
+    ) -> Self:
         """Train both towers; returns self.
 
         Args:
             train: histories; items of its vocabulary without rows are known from metadata alone.
             items: metadata, one row an item_id; rows of items outside the vocabulary are not read.
+            users: what is known of people, one row a user_id; those who come later are described by it too,
+                but how its numbers are scaled follows from the people of `train`.
 
         Raises:
-            InputError: nothing follows anything, or the metadata has an item twice.
-            ConfigError: `columns` does not fit the metadata.
+            InputError: nothing follows anything, or a table has an id twice.
+            ConfigError: `columns` or `user_columns` does not fit its table.
         """
-        known = items
-        if items is not None and ITEM_ID in items.columns:
-            known = items.filter(pl.Series(train.items.ix(items[ITEM_ID]) != UNKNOWN))
-        self.learnt_ = learn(known, self.columns, self.n_buckets)
+        known = _rows_of(items, ITEM_ID, train.items)
+        self.learnt_ = learn(known, self.columns)
         self.features_ = asdict(encode(known, train.items, self.learnt_))
         self.has_id_ = train.item_counts() > 0
+        trained = _rows_of(users, USER_ID, Ids(train.query_ids.drop_nulls()))
+        self.people_learnt_ = learn(trained, self.user_columns, key=USER_ID)
+        self.people_ = Ids(pl.Series([], dtype=pl.Int64) if users is None else users[USER_ID])
+        self.people_features_ = asdict(encode(users, self.people_, self.people_learnt_, and_nobody=True))
         return super().fit(train)
 
     def extend(self, items: pl.DataFrame) -> Self:
@@ -155,7 +176,7 @@ class TwoTower(NextItemModel):
         wide = Ids(pl.concat([old.values, new.values.cast(old.values.dtype)]))
         from_old, from_new = old.ix(wide.values), new.ix(wide.values)
         rows = np.where(from_old != UNKNOWN, from_old, len(old) + from_new).astype(np.int64)
-        both = ItemFeatures(**self.features_).then(encode(items, new, self.learnt_))
+        both = TableFeatures(**self.features_).then(encode(items, new, self.learnt_))
         table = self.weights_["item.weight"]
         padded = np.concatenate([table[:-1], np.zeros((len(new), table.shape[1]), np.float32)])[rows]
         self.features_ = asdict(both.take(rows))
@@ -171,8 +192,42 @@ class TwoTower(NextItemModel):
     def _objective(self, train: Histories) -> NextItemObjective:
         return TowersObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
 
+    def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
+        if not self.people_learnt_["columns"]:
+            yield from super()._batches(train, windows, epoch)
+            return
+        person_U = self._people_of(train)
+        rng = np.random.default_rng([self.seed, epoch])
+        for some in batches(windows, self.batch_size, rng=rng):
+            batch = self._batch(some, train, rng)
+            person_B = person_U[np.searchsorted(train.offsets, some.start, side="right") - 1]
+            layout = replace(batch.layout, person_B=torch.from_numpy(person_B))
+            yield Batch(batch.item_BT, batch.target_BT, layout, *batch[3:])
+
+    def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
+        item_BT, layout = super()._asked(queries, users)
+        if not self.people_learnt_["columns"]:
+            return item_BT, layout
+        return item_BT, replace(layout, person_B=torch.from_numpy(self._people_of(queries)[users]))
+
+    def _people_of(self, histories: Histories) -> LongArray:
+        """Row of the users table of each history, the last for those whom it lacks. Shape (U,)."""
+        nobody = len(self.people_)
+        if histories.anonymous:
+            return np.full(len(histories), nobody, np.int64)
+        at = self.people_.ix(histories.query_ids)
+        return np.where(at == UNKNOWN, nobody, at).astype(np.int64)
+
     def _fingerprint(self, train: Histories, n_epochs: int) -> str:
-        digest = hashlib.sha256(f"{super()._fingerprint(train, n_epochs)} {self.learnt_}".encode())
-        for array in self.features_.values():
+        about = f"{super()._fingerprint(train, n_epochs)} {self.learnt_} {self.people_learnt_}"
+        digest = hashlib.sha256(about.encode())
+        for array in (*self.features_.values(), *self.people_features_.values()):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+
+def _rows_of(table: pl.DataFrame | None, key: str, ids: Ids) -> pl.DataFrame | None:
+    """The rows of a table whose id is in a vocabulary."""
+    if table is None or key not in table.columns:
+        return table
+    return table.filter(pl.Series(ids.ix(table[key]) != UNKNOWN))

@@ -71,6 +71,8 @@ class Dataset:
     """user_id, item_id, ts (UTC microseconds), event and, if there, value, organic and context."""
     items: pl.DataFrame
     """One row an item: item_id and what the source says of it; no rows where it says nothing."""
+    users: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={USER_ID: pl.String}))
+    """One row a person: user_id and what the source says of them; no rows where it says nothing."""
     notes: tuple[str, ...] = ()
     """What a user must know: assumptions about time, what was left out or merged, what was approximated."""
     dropped: Mapping[str, int] = field(default_factory=dict)

@@ -89,6 +89,7 @@ def movielens(
         source=SOURCE,
         events=events,
         items=_movies(file.parent),
+        users=_people(file.parent),
         notes=tuple(notes),
         found=found,
         official=official,
@@ -150,3 +151,19 @@ def _movies(folder: Path) -> pl.DataFrame:
         year=pl.col("full").str.extract(r"\((\d{4})\)\s*$").cast(pl.Int16),
         genres=pl.when(~pl.col("genres").is_in(["", "(no genres listed)"])).then("genres"),
     ).sort("item_id")
+
+
+def _people(folder: Path) -> pl.DataFrame:
+    """user_id, age, gender, occupation; no rows where the folder does not have them.
+
+    The 1M release tells ages in seven bands, by the lowest age of each, and occupations by number.
+    """
+    schema = {"user_id": pl.Int64, "age": pl.Int16, "gender": pl.String, "occupation": pl.String}
+    rows: list[tuple[int, int, str, str]] = []
+    if (folder / "u.user").is_file():
+        lines = [line.split("|") for line in (folder / "u.user").read_text().splitlines() if line]
+        rows = [(int(user), int(age), gender, work) for user, age, gender, work, _ in lines]
+    elif (folder / "users.dat").is_file():
+        lines = [line.split("::") for line in (folder / "users.dat").read_text().splitlines() if line]
+        rows = [(int(user), int(age), gender, work) for user, gender, age, work, _ in lines]
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("user_id")

@@ -13,6 +13,8 @@ from vitrina.schema import IntArray, LongArray
 
 FIRST_TS = "first_ts"
 TITLE = "title"
+NEVER = int(np.iinfo(np.int64).max)
+"""`first_ts` of an item of which the log has no row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +23,13 @@ class Catalogue:
 
     items: Ids
     frame: pl.DataFrame
-    """item_id, first_ts (Int64, UTC microseconds of the first event or birth) and any other columns."""
+    """item_id, first_ts (Int64, UTC microseconds of the first event or birth,
+    `NEVER` without one) and any other columns."""
 
     @classmethod
     def of(cls, train: Histories, metadata: pl.DataFrame | None = None) -> "Catalogue":
         """The items of a training log, with the columns of `metadata` (one row an item_id) if known."""
-        first = np.full(train.n_items, np.iinfo(np.int64).max, dtype=np.int64)
+        first = np.full(train.n_items, NEVER, dtype=np.int64)
         np.minimum.at(first, train.item_ix, train.ts)
         frame = pl.DataFrame({"item_id": train.items.values, FIRST_TS: first})
         if metadata is not None:

@@ -236,12 +236,13 @@ def _in_memory(
     for bucket in bucketed(frame, layout, event_names, seed, spill):
         for name, column in bucket.items():
             parts[name].append(column)
+    columns: dict[str, Any] = {name: np.concatenate(parts.pop(name)) for name in arrays}
     return Histories(
         user_ids=layout.users.ids,
         items=layout.items.ids,
         offsets=spill.offsets,
         event_names=event_names,
-        **{name: np.concatenate(parts.pop(name)) for name in arrays},
+        **columns,
     )
 
 

@@ -47,6 +47,8 @@ class Histories:
     asked_ts: LongArray | None = None
     """(U,), UTC microseconds, when each query asks, for models that know the time of a request; None where
     nobody said. `save` leaves it out."""
+    anonymous: bool = False
+    """Whether `user_ids` only number the queries, so that they are nobody's, whoever has the same id."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -290,6 +292,7 @@ class Histories:
             item_ix=np.concatenate([*known, np.zeros(0, np.int32)]).astype(np.int32),
             ts=np.full(n_rows, ts, dtype=np.int64),
             event=np.zeros(n_rows, dtype=np.uint8),
+            anonymous=True,
         )
         return histories, [len(all_ix) - len(ix) for all_ix, ix in zip(coded, known, strict=True)]
 

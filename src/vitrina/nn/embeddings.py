@@ -88,7 +88,7 @@ class ContentProjection(nn.Module):
     items that came after training.
 
     Args:
-        content_IC: one vector for each item, (I, C); kept as it is, not trained.
+        content_IC: one vector for each item, (I, C); neither trained nor saved with the parameters.
         embedding_dim: D.
 
     Shape:
@@ -105,7 +105,7 @@ class ContentProjection(nn.Module):
         if not bool(content_IC.isfinite().all()):
             raise InputError("content must be finite, got NaN or infinity; replace it by zeros")
         padding_1C = content_IC.new_zeros(1, content_IC.shape[1])
-        self.register_buffer("content_IC", torch.cat([content_IC, padding_1C]).float())
+        self.register_buffer("content_IC", torch.cat([content_IC, padding_1C]).float(), persistent=False)
         self.linear = nn.Linear(content_IC.shape[1], embedding_dim, bias=False)
 
     def forward(self, item_ix: Tensor) -> Tensor:

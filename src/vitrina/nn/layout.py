@@ -70,6 +70,8 @@ class Layout:
     """long, seconds; for blocks that know time."""
     asked_BT: Tensor | None = None
     """long, seconds; when what follows each token is asked for; None where that is not told."""
+    person_B: Tensor | None = None
+    """long, row of each history's person in a table of people; for towers that know them."""
 
     def rows(self, lo: int, hi: int) -> "Layout":
         """Of rows lo..hi."""
@@ -80,13 +82,11 @@ class Layout:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Layout":
-        segment, ts, asked = self.segment_BT, self.ts_BT, self.asked_BT
+        more = (self.segment_BT, self.ts_BT, self.asked_BT, self.person_B)
         return Layout(
             change(self.valid_BT),
             change(self.position_BT),
-            None if segment is None else change(segment),
-            None if ts is None else change(ts),
-            None if asked is None else change(asked),
+            *(None if tensor is None else change(tensor) for tensor in more),
         )
 
     def causal_mask(self) -> Tensor | None:

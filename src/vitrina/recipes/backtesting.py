@@ -49,7 +49,7 @@ def measure_windows(
     failures: dict[str, str] = {}
     for at, split in enumerate(splits):
         window = f"window from {written(split.cut_us or 0)}"
-        train = training_histories(split, folder)
+        train = training_histories(data, split, folder)
         try:
             measuring, skipped = evaluators(config, split, train)
         except SplitError as error:

@@ -68,6 +68,11 @@ class DataConfig(Section):
     """What to do with rows that repeat another in every column: keep the first and count, keep all, stop."""
     items: str | None = None
     """Parquet, CSV or NDJSON with one row an item: `item_id`, `title` and columns that policies can name."""
+    users: str | None = None
+    """Parquet, CSV or NDJSON with one row a person: `user_id` and columns for models that read them."""
+    vocabulary: Literal["log", "items"] = "log"
+    """What can be recommended: `log`, items that training has rows of; `items`, all of the item metadata too,
+    so that models which read it can show what nobody has taken yet."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -308,7 +313,10 @@ class RunConfig(Section):
     def rooted(self, folder: Path) -> "RunConfig":
         """The same run with relative paths taken from `folder`."""
         data = self.data.model_copy(
-            update={name: _rooted(getattr(self.data, name), folder) for name in ("path", "folder", "items")}
+            update={
+                name: _rooted(getattr(self.data, name), folder)
+                for name in ("path", "folder", "items", "users")
+            }
         )
         return self.model_copy(update={"data": data, "out": _rooted(self.out, folder)})
 

@@ -1,7 +1,7 @@
 """From `[data]` and `[split]` to a checked log, its items and its split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ import polars as pl
 
 from vitrina import split
 from vitrina.errors import ConfigError, InputError
+from vitrina.ids import Ids
 from vitrina.log import Columns, EventLog, Histories, scan_log
 from vitrina.recipes.config import DataConfig, SplitConfig
 from vitrina.recipes.known_data import open_dataset
-from vitrina.schema import EVENT, ITEM_ID, US_PER_DAY
+from vitrina.schema import EVENT, ITEM_ID, US_PER_DAY, USER_ID
 
 ROWS_IN_MEMORY = 5_000_000
 """Training rows above which histories go to disk: 17 bytes a row and what sorting them takes."""
@@ -28,10 +29,14 @@ class Data:
     log: EventLog
     items: pl.DataFrame | None
     """One row an item_id."""
+    users: pl.DataFrame | None
+    """One row a user_id."""
     licence: str
     """Licence note of a known data set; of your own log nothing is known."""
     notes: tuple[str, ...]
     """What was assumed, merged, left out."""
+    knows_all_items: bool = False
+    """Whether models know the items of the metadata that they have no rows of."""
 
     def about(self) -> dict[str, Any]:
         """For model cards."""
@@ -79,7 +84,12 @@ def open_data(config: DataConfig, *, out: Path | None = None) -> Data:
         )
         name = Path(str(config.path)).name
         data = Data(
-            name, log, read_items(config.items), "your own data: you know its terms", log.report.notes
+            name,
+            log,
+            read_table(config.items, ITEM_ID),
+            read_table(config.users, USER_ID),
+            "your own data: you know its terms",
+            log.report.notes,
         )
     if config.events is not None:
         data = _only_events(data, config.events)
@@ -87,17 +97,29 @@ def open_data(config: DataConfig, *, out: Path | None = None) -> Data:
         raise InputError(
             f"{data.name} has no events, there is nothing to learn from; check the file and [data]"
         )
-    return data
+    return data if config.vocabulary == "log" else _knowing_all_items(data)
 
 
-def read_items(path: str | None) -> pl.DataFrame | None:
-    """Item metadata: Parquet, CSV or NDJSON with a column item_id.
+def _knowing_all_items(data: Data) -> Data:
+    if data.items is None:
+        raise ConfigError('data.vocabulary = "items" needs the metadata of items; give data.items')
+    note = "models know every item of the item metadata, also those that nobody had taken before the cut"
+    return replace(data, notes=(*data.notes, note), knows_all_items=True)
+
+
+def read_table(path: str | None, key: str) -> pl.DataFrame | None:
+    """Metadata of items or people: Parquet, CSV or NDJSON with a column of ids.
+
+    Args:
+        path: the file; None gives None.
+        key: item_id or user_id.
 
     Raises:
-        ConfigError: the file is missing, of another kind, or has no item_id.
+        ConfigError: the file is missing, of another kind, or has no such column.
     """
     if path is None:
         return None
+    what = {ITEM_ID: "data.items", USER_ID: "data.users"}[key]
     readers: dict[str, Callable[[str], pl.DataFrame]] = {
         ".parquet": pl.read_parquet,
         ".csv": pl.read_csv,
@@ -107,15 +129,15 @@ def read_items(path: str | None) -> pl.DataFrame | None:
     kind = Path(path).suffix.lower()
     if kind not in readers:
         raise ConfigError(
-            f"data.items {path} must end in one of {', '.join(readers)}, got {kind or 'no ending'!r}"
+            f"{what} {path} must end in one of {', '.join(readers)}, got {kind or 'no ending'!r}"
         )
     try:
-        items = readers[kind](path)
+        table = readers[kind](path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"data.items {path} cannot be read ({error}); give a file of items") from error
-    if ITEM_ID not in items.columns:
-        raise ConfigError(f"data.items {path} has no column {ITEM_ID!r}; it has: {', '.join(items.columns)}")
-    return items
+        raise ConfigError(f"{what} {path} cannot be read ({error}); give a table of {key}") from error
+    if key not in table.columns:
+        raise ConfigError(f"{what} {path} has no column {key!r}; it has: {', '.join(table.columns)}")
+    return table
 
 
 def make_split(log: EventLog, config: SplitConfig, *, validation: bool = False) -> split.Split:
@@ -139,12 +161,20 @@ def make_split(log: EventLog, config: SplitConfig, *, validation: bool = False) 
     return _cut(log, config, days if validation else None)
 
 
-def training_histories(made: split.Split, folder: Path) -> Histories:
+def training_histories(data: Data, made: split.Split, folder: Path) -> Histories:
     """Histories of the training part: in memory, or mapped from the run's folder where they are many."""
-    n_rows = made.train.n_rows()
-    if n_rows <= ROWS_IN_MEMORY:
-        return made.train.histories()
-    return made.train.histories(folder / "histories" / made.digest[:16])
+    items = vocabulary(data, made.train)
+    if made.train.n_rows() <= ROWS_IN_MEMORY:
+        return made.train.histories(items=items)
+    return made.train.histories(folder / "histories" / made.digest[:16], items=items)
+
+
+def vocabulary(data: Data, log: EventLog) -> Ids | None:
+    """All items of a log and of the metadata, where models are to know them; None for those of the log."""
+    if not data.knows_all_items or data.items is None:
+        return None
+    taken = log.frame.select(ITEM_ID).unique().collect(engine="streaming")[ITEM_ID]
+    return Ids(pl.concat([Ids(taken).values, data.items[ITEM_ID].cast(Ids(taken).values.dtype)]))
 
 
 def _cut(log: EventLog, config: SplitConfig, validation_days: float | None) -> split.Split:
@@ -169,11 +199,13 @@ def _test_days(made: split.Split) -> float:
 def _known(config: DataConfig) -> Data:
     loaded = open_dataset(str(config.dataset), config.folder, config.options)
     items = loaded.items if len(loaded.items) else None
+    users = loaded.users if len(loaded.users) else None
     dropped = tuple(f"{n:,} rows left out: {reason}" for reason, n in loaded.dropped.items())
     return Data(
         loaded.name,
         loaded.log,
-        items if config.items is None else read_items(config.items),
+        items if config.items is None else read_table(config.items, ITEM_ID),
+        users if config.users is None else read_table(config.users, USER_ID),
         f"{loaded.licence} ({loaded.attribution}; {loaded.page})",
         (*loaded.notes, *dropped),
     )
@@ -187,4 +219,4 @@ def _only_events(data: Data, events: list[str]) -> Data:
     n_before = data.log.n_rows()
     log = data.log.filter(pl.col(EVENT).is_in(events))
     note = f"{n_before - log.n_rows():,} rows of other events than {', '.join(events)} were left out"
-    return Data(data.name, log, data.items, data.licence, (*data.notes, note))
+    return replace(data, log=log, notes=(*data.notes, note))

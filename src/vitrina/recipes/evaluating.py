@@ -151,7 +151,7 @@ def evaluate_run(
         advance("split, histories")
         split = make_split(data.log, config.split)
         older = rolled(data.log, split, config.split.windows)[:-1] if config.split.windows > 1 else []
-        train = training_histories(split, folder)
+        train = training_histories(data, split, folder)
     say.say(f"{split.title}: {split.counts}")
     measuring, skipped = evaluators(config, split, train)
     for view, sentence in skipped.items():

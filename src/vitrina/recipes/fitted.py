@@ -4,8 +4,9 @@
     models/<name>-<key>.json   what the key was made of, and how long the fit took
     models/<name>-<key>.checkpoint/   of a long training that was stopped; the next run goes on from it
 
-The key is a hash of the split (which includes the hash of the data), of the model with all its parameters and
-seed, and of the version of Vitrina: a change of any of them trains again.
+The key is a hash of the split (which includes the hash of the data), of the vocabulary and the tables that
+the model reads, of the model with all its parameters and seed, and of the version of Vitrina: a change of any
+of them trains again.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vitrina import __version__
+from vitrina.candidates.source import tables_of
 from vitrina.errors import ArtifactError
 from vitrina.log import Catalogue, Histories
 from vitrina.nn.session import session
@@ -39,6 +41,7 @@ def fit(
     pipeline: Pipeline,
     train: Histories,
     items: pl.DataFrame | None,
+    users: pl.DataFrame | None = None,
     *,
     folder: Path | None,
     name: str,
@@ -52,6 +55,7 @@ def fit(
         pipeline: unfitted.
         train: training histories.
         items: item metadata.
+        users: what is known of people.
         folder: where fitted models lie; None keeps none.
         name: of the model, for the name of its folder.
         data: digest of the split.
@@ -61,8 +65,9 @@ def fit(
     if folder is None:
         began = time.perf_counter()
         with session(heard=heard, norms=True):
-            return Fitted(pipeline.fit(train, items), time.perf_counter() - began, False)
-    about = describe(pipeline) | {"data": data, "vitrina": __version__}
+            return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
+    read = {"items": train.items.digest, "tables": _tables(pipeline, items, users)}
+    about = describe(pipeline) | read | {"data": data, "vitrina": __version__}
     key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
     home = folder / f"{slug(name)}-{key}"
     note = home.with_name(home.name + ".json")
@@ -78,7 +83,7 @@ def fit(
         shutil.rmtree(checkpoints, ignore_errors=True)
     began = time.perf_counter()
     with session(folder=checkpoints, heard=heard, norms=True):
-        pipeline.fit(train, items)
+        pipeline.fit(train, items, users)
     fit_s = time.perf_counter() - began
     replace(pipeline, policies=()).save(home)
     note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
@@ -104,6 +109,16 @@ def slug(name: str) -> str:
     if plain == name:
         return plain
     return f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _tables(pipeline: Pipeline, items: pl.DataFrame | None, users: pl.DataFrame | None) -> dict[str, str]:
+    """Digests of the tables that generators of a pipeline learn from."""
+    read: dict[str, pl.DataFrame] = {}
+    for generator in (*(source.generator for source in pipeline.sources), pipeline.fallback):
+        read |= tables_of(generator, items, users)
+    return {
+        name: hashlib.sha256(table.write_ipc(None).getvalue()).hexdigest() for name, table in read.items()
+    }
 
 
 def _params(generator: Any) -> dict[str, Any]:

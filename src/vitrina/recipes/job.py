@@ -73,6 +73,7 @@ class Job:
             pipeline,
             self.train,
             self.data.items,
+            self.data.users,
             folder=self.folder / "models" if self.config.evaluate.keep_models else None,
             name=model.label,
             data=self.split.digest,

@@ -164,9 +164,12 @@ def _parameters(network: Any, model: Any) -> tuple[int, int]:
     """Parameters in tables, those of hashed metadata too, and all others."""
     from torch import nn
 
+    from vitrina.nn.embeddings import MultiHash
+
     tables = {id(m.weight): m.weight.numel() for m in network.modules() if isinstance(m, nn.Embedding)}
     dense = sum(p.numel() for p in network.parameters() if id(p) not in tables)
-    hashed = 0 if getattr(network, "token", None) is not None else getattr(model, "n_buckets", 0)
+    has_hashed = any(isinstance(module, MultiHash) for module in network.modules())
+    hashed = 0 if has_hashed else getattr(model, "n_buckets", 0)
     return sum(tables.values()) + hashed * model.embedding_dim, dense
 
 

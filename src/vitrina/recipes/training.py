@@ -23,7 +23,7 @@ from vitrina.log import Histories
 from vitrina.nn.session import session
 from vitrina.recipes import build, cards, processes, reporting, toml
 from vitrina.recipes.config import ModelConfig, RunConfig
-from vitrina.recipes.data import Data, open_data
+from vitrina.recipes.data import Data, open_data, vocabulary
 from vitrina.recipes.evaluating import CONFIG, RUN, evaluate_run, read_summary
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Reporter, Silent
@@ -84,7 +84,7 @@ def train_run(
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
         began = time.perf_counter()
         with session(folder=target / "checkpoint", heard=say.note):
-            pipeline.fit(histories, data.items)
+            pipeline.fit(histories, data.items, data.users)
         fit_s = time.perf_counter() - began
         processes.wait()
         if processes.is_first():
@@ -101,7 +101,7 @@ def _read(config: RunConfig, run_folder: Path, target: Path, aside: Path | None)
     data = open_data(config.data, out=run_folder if aside is None else aside)
     if aside is not None:
         return data, Histories.open(target / "histories")
-    return data, data.log.histories(target / "histories")
+    return data, data.log.histories(target / "histories", items=vocabulary(data, data.log))
 
 
 def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def tune_run(
         data = open_data(config.data, out=run_folder)
         window = make_split(data.log, config.split, validation=True).tuning()
         rules = build.protocol(config.evaluate, config.evaluate.repeats[0])
-        train = training_histories(window, run_folder)
+        train = training_histories(data, window, run_folder)
         evaluator = Evaluator(split=window, train=train, protocol=rules)
     metric = rules.main if config.tune.metric is None else parse_metric(config.tune.metric).name
     if metric not in {one.name for one in rules.user_metrics}:
@@ -163,7 +163,7 @@ class _Search:
         pipeline = build.pipeline(
             model, self.config.pipeline, hide_seen=False, seed=self.config.evaluate.seed
         )
-        pipeline.fit(self.evaluator.train, self.data.items)
+        pipeline.fit(self.evaluator.train, self.data.items, self.data.users)
         run = self.evaluator.run(model.label, pipeline)
         return run.average(self.metric)
 

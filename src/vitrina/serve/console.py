@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from vitrina import __version__
 from vitrina.errors import StateError, UnknownItem
 from vitrina.ids import UNKNOWN
+from vitrina.log.catalogue import NEVER
 from vitrina.serve import views, wire
 from vitrina.serve.api import Gate
 from vitrina.serve.folder import Papers
@@ -138,7 +139,8 @@ class Console:
                 found = service.similar(item_id, k=FEED_K, source=source.name)
                 shelves.append((source.name, views.ranked_cards(found.items)))
         facts = service.catalogue.frame.row(item_ix, named=True)
-        facts["first_ts"] = views.day(int(facts["first_ts"]))
+        first_ts = int(facts["first_ts"])
+        facts["first_ts"] = views.day(first_ts) if first_ts < NEVER else "not taken yet"
         return self.page(
             "item.html",
             here="feed",
