@@ -1,4 +1,4 @@
-"""Tables of docs/benchmarks.md from benchmarks/results.jsonl: `python tools/bench_tables.py [--check]`."""
+"""Tables of docs/benchmarks.md and docs/ann.md from benchmarks/results.jsonl: `bench_tables.py [--check]`."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
+INDEXES = ROOT / "docs" / "ann.md"
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
@@ -53,6 +54,27 @@ def _row(row: dict[str, Any]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+def index_table(rows: list[dict[str, Any]]) -> str:
+    """What indexes in this process find, and at what cost beside exact search."""
+    parts = [
+        "| vectors | index | recall@100 | one query, p50 | exact, p50 | CPU over exact | in batches of 2,000 "
+        "| build, CPU |\n|---|---|---:|---:|---:|---:|---:|---:|"
+    ]
+    measured = [row for row in rows if row["name"] == "ann" and "ratio of CPU" in row["quality"]]
+    for row in measured:
+        what = row["what"].removeprefix("top-100 of 200 k x 128, one query at a time, ")
+        about, _, vectors = what.rpartition("; ")
+        effort, quality = row["extra"]["effort"], row["quality"]
+        width = "" if effort is None else f", width {effort['width']}, overfetch {effort['overfetch']:g}"
+        parts.append(
+            f"| {vectors} | {about}{width} | {quality['recall@100']:.4f} | {row['ours']:.2f} ms "
+            f"| {row['theirs']:.2f} ms | {quality['ratio of CPU']:.3f} "
+            f"| {quality['the same, batch of 2,000']:.3f} | {row['extra']['build']['cpu_s']:.0f} s |"
+        )
+    dates = ", ".join(sorted({f"{row['date']} (commit {row['commit']})" for row in measured}))
+    return "\n".join(parts) + f"\n\n*{measured[-1]['machine']}; {dates}*"
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
@@ -71,13 +93,13 @@ def main() -> int:
     """Write the tables, or with --check say whether they are up to date."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     rows = latest([json.loads(line) for line in lines if line.strip()])
-    text = between(PAGE.read_text(), START, END, table(rows))
-    if "--check" in sys.argv:
-        if PAGE.read_text() != text:
-            print("docs/benchmarks.md is out of date; run: python tools/bench_tables.py")
+    for page, made in ((PAGE, table(rows)), (INDEXES, index_table(rows))):
+        text = between(page.read_text(), START, END, made)
+        if "--check" not in sys.argv:
+            page.write_text(text)
+        elif page.read_text() != text:
+            print(f"docs/{page.name} is out of date; run: python tools/bench_tables.py")
             return 1
-        return 0
-    PAGE.write_text(text)
     return 0
 
 
