@@ -1,5 +1,6 @@
 """Bad input through the public models: what each answers, or the one sentence it refuses with."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_log_in_which_nothing_follows_anything_is_refused(name):
         MODELS[name]().fit(log_of([[0], [1], [2]]))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "GSASRec"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_catalogue_of_one_item_has_one_answer(name):
     train = log_of([[5, 5, 5], [5, 5]])
     model = MODELS[name]().fit(train)
@@ -158,6 +159,19 @@ def test_a_loss_that_is_nan_stops_at_its_batch_and_the_run_goes_on_from_the_last
 def test_a_loss_that_is_nan_before_any_checkpoint_says_that_there_is_none(tmp_path):
     with pytest.raises(NotFiniteError, match=r"epoch 1, batch 1 of 3; .*; no checkpoint was written yet"):
         faulty(1, tmp_path / "run")
+
+
+def test_a_step_out_of_bounds_is_gone_on_with_at_a_lower_rate_where_that_is_said(tmp_path, caplog):
+    with pytest.raises(NotFiniteError, match=r"lower lr=1e\+30"):
+        faulty(0, tmp_path / "run", lr=1e30)
+    with pytest.raises(NotFiniteError):
+        faulty(5, tmp_path / "run")
+    with pytest.raises(ArtifactError, match=r"another run \(its schedule: lr=0.001 in it and 0.0001 now\)"):
+        faulty(0, tmp_path / "run", lr=1e-4)
+    with session(other_schedule=True), caplog.at_level(logging.WARNING):
+        model = faulty(0, tmp_path / "run", lr=1e-4)
+    assert "had another schedule: lr=0.001 in it and 0.0001 now; going on with this one" in caplog.text
+    assert model.curve_["lr"].to_list() == [1e-3, 1e-4, 1e-4]
 
 
 @pytest.mark.parametrize("name", MODELS)

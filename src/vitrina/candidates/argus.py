@@ -84,7 +84,14 @@ class ARGUS(NextItemModel):
         True
     """
 
-    without: ClassVar[tuple[str, ...]] = ("half_life_days", "trend_days", "targets")
+    without: ClassVar[tuple[str, ...]] = (
+        "half_life_days",
+        "trend_days",
+        "targets",
+        "mask_own",
+        "item_table",
+        "table_optimizer",
+    )
     size: str = "tiny"
     """Name of blocks, width and heads, as in the module."""
     n_layers: int | None = None

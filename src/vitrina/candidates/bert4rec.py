@@ -86,7 +86,7 @@ class BERT4Rec(NextItemModel):
     def network(self, n_items: int) -> Encoder:
         """Vectors of items, of [mask] and of positions, `n_layers` blocks that see both ways."""
         return Encoder(
-            n_items,
+            self._items(n_items),
             self.embedding_dim,
             self.max_len,
             [

@@ -57,7 +57,7 @@ class GRU4Rec(NextItemModel):
     def network(self, n_items: int) -> Encoder:
         """Item vectors, the GRU, a projection."""
         return Encoder(
-            n_items,
+            self._items(n_items),
             self.embedding_dim,
             self.max_len,
             [Recurrent(self.embedding_dim, self.hidden_dim, self.n_layers, dropout=self.dropout)],

@@ -104,7 +104,7 @@ class HSTU(NextItemModel):
             self.embedding_dim, self.n_heads, self.n_layers, max_len=self.max_len, dropout=self.dropout
         )
         return Encoder(
-            n_items,
+            self._items(n_items),
             self.embedding_dim,
             self.max_len,
             [layers],

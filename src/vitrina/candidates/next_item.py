@@ -6,38 +6,33 @@ here, once, so that two models differ in what their files say and in nothing els
 
 import hashlib
 import logging
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.factors import best_by_product, nearest_by_cosine
 from vitrina.candidates.held_out import HeldOut, first_takes, hold_out
+from vitrina.candidates.learning import SCHEDULE, Learning
 from vitrina.candidates.norms import NormWatch
-from vitrina.errors import ConfigError, InputError
-from vitrina.estimator import Estimator, check_positive, fitted
+from vitrina.errors import InputError
+from vitrina.estimator import fitted
 from vitrina.ids import Ids
 from vitrina.log import Histories
 from vitrina.metrics import NDCG
-from vitrina.nn import session
+from vitrina.nn import device, session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
-from vitrina.nn.losses import Correction
-from vitrina.nn.next_item import (
-    Aims,
-    Batch,
-    Encoder,
-    Fade,
-    LossConfig,
-    NextItemObjective,
-    batch_of,
-)
-from vitrina.nn.training import Run, Schedule, fit, kept_rng
+from vitrina.nn.next_item import Aims, Batch, Encoder, Fade, NextItemObjective, batch_of
+from vitrina.nn.rowwise import AdamWWithTables
+from vitrina.nn.speed import Speed
+from vitrina.nn.training import Run, fit, kept_rng
 from vitrina.nn.trend import Trend
 from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
 
@@ -48,61 +43,9 @@ QUERIES_AT_ONCE = 512
 
 
 @dataclass(kw_only=True, eq=False)
-class NextItemModel(Estimator):
-    """Parameters and behaviour of every model that learns which item comes next in a history."""
+class NextItemModel(Learning):
+    """Behaviour of every model that learns which item comes next in a history."""
 
-    embedding_dim: int = 64
-    """D."""
-    max_len: int = 200
-    """Latest rows of a history that are looked at; longer ones are trained on window by window."""
-    windows: str = "all"
-    """"all": a longer history is cut into windows; "last": only its latest window is trained on."""
-    loss: str = "softmax"
-    """"softmax": over the whole catalogue; "sampled_softmax", "bce", "gbce": over drawn negatives."""
-    n_negatives: int = 256
-    """Negatives drawn for a batch ("bce", "gbce": for each position), where the loss draws any."""
-    negatives: str = "uniform"
-    """Drawn "uniform", "unigram" (by count), "in_batch" (the batch's own positives) or "mixed"."""
-    correction: Correction = "corrected"
-    """Of sampled_softmax: "none", "standard" (Yi et al.), "corrected" (Khrylchenko et al., RecSys 2025)."""
-    cosine: bool = False
-    """Whether logits are cosines over `temperature` instead of inner products."""
-    temperature: float = 1.0
-    """Divides the logits."""
-    learned_temperature: bool = False
-    """Whether the temperature is learned, from the value given."""
-    tied: bool = True
-    """Whether items to predict have the vectors of items read."""
-    half_life_days: float = 0.0
-    """Days over which the weight of a target halves, back from the end of the log; 0 weighs all alike."""
-    trend_days: float = 0.0
-    """Half-life in days of an item's share of events, a term of its logit (`vitrina.nn.trend`); 0: none."""
-    targets: str = "all"
-    """"all": every row is learned to be predicted; "new": those in which a user takes an item first."""
-    dropout: float = 0.1
-    """Share of values set to 0 while training."""
-    lr: float = 1e-3
-    """Step size of AdamW."""
-    weight_decay: float = 0.0
-    """Of AdamW."""
-    batch_size: int = 128
-    """Windows of a step."""
-    n_epochs: int = 20
-    """Passes over all windows, at most."""
-    patience: int = 0
-    """Epochs without a better validation before stopping; 0 runs all."""
-    validation: str = "none"
-    """"none"; "time": the latest `frac_validation` of all rows; "last": the last row of each user."""
-    frac_validation: float = 0.05
-    """Share of rows held out by "time"."""
-    refit: bool = True
-    """Whether, after validation, the model is trained anew on everything for the best number of epochs."""
-    precision: str = "auto"
-    """"float32", "bf16", or "auto": bf16 where the processor computes in it."""
-    seed: int = 0
-    """Draws weights, batches, dropout and negatives."""
-    without: ClassVar[tuple[str, ...]] = ()
-    """Parameters that a model does not follow; other values than the default are refused."""
     items_: Ids = fitted()
     weights_: dict[str, FloatArray] = fitted()
     """Parameters of the encoder by name."""
@@ -111,39 +54,6 @@ class NextItemModel(Estimator):
     curve_: pl.DataFrame = fitted()
     """epoch, loss, validation (NDCG@10) and seconds of each epoch; in a session with `norms` also norm,
     count_norm and update_cos (`vitrina.candidates.norms`)."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            self,
-            embedding_dim=self.embedding_dim,
-            max_len=self.max_len,
-            n_negatives=self.n_negatives,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            n_epochs=self.n_epochs,
-        )
-        kind = type(self).__name__
-        if self.windows not in ("all", "last"):
-            raise ConfigError(f'{kind}.windows must be "all" or "last", got {self.windows!r}')
-        if self.validation not in ("none", "time", "last"):
-            raise ConfigError(f'{kind}.validation must be "none", "time" or "last", got {self.validation!r}')
-        if self.patience and self.validation == "none":
-            raise ConfigError(f'{kind}.patience={self.patience} needs validation="time" or "last"')
-        if not 0 <= self.half_life_days < float("inf"):
-            raise ConfigError(f"{kind}.half_life_days must be >= 0 and finite, got {self.half_life_days}")
-        if not 0 <= self.dropout < 1 or not 0 < self.frac_validation < 1:
-            raise ConfigError(
-                f"{kind}.dropout must be in [0, 1) and frac_validation in (0, 1), got {self.dropout} and "
-                f"{self.frac_validation}"
-            )
-        if self.targets not in ("all", "new"):
-            raise ConfigError(f'{kind}.targets must be "all" or "new", got {self.targets!r}')
-        if not 0 <= self.trend_days < float("inf"):
-            raise ConfigError(f"{kind}.trend_days must be >= 0 and finite, got {self.trend_days}")
-        for name in self.without:
-            if getattr(self, name) != getattr(NextItemModel, name):
-                raise ConfigError(f"{kind} does not follow {name}, got {getattr(self, name)!r}; leave it out")
-        self._loss_config()
 
     def network(self, n_items: int) -> Encoder:
         """An untrained encoder. Every model defines its own."""
@@ -222,25 +132,14 @@ class NextItemModel(Estimator):
     def raw_item_emb(self) -> FloatArray:
         """Vectors of the items to predict before any normalisation: `item_emb_` unless `cosine`. (I, D)."""
         with torch.inference_mode():
-            return self._encoder.item_vectors().float().numpy()
+            return self._encoder.item_vectors().float().cpu().numpy()
 
     @property
     def start_norm(self) -> float:
         """Mean length of the vectors of the items to predict before the first step; makes them again."""
         with kept_rng(), torch.inference_mode():
             torch.manual_seed(self.seed)
-            return float(self.network(len(self.items_)).eval().item_vectors().norm(dim=-1).mean())
-
-    def _loss_config(self) -> LossConfig:
-        return LossConfig(
-            loss=self.loss,
-            n_negatives=self.n_negatives,
-            negatives=self.negatives,
-            correction=self.correction,
-            cosine=self.cosine,
-            temperature=self.temperature,
-            learned_temperature=self.learned_temperature,
-        )
+            return float(self._network(len(self.items_)).eval().item_vectors().norm(dim=-1).mean())
 
     def _keep(self, objective: NextItemObjective) -> None:
         """Take the weights out of torch."""
@@ -269,14 +168,14 @@ class NextItemModel(Estimator):
     @torch.inference_mode()
     def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
         """Hidden states after the latest rows of some non-empty histories. Shape (n, D)."""
-        item_BT, layout = self._asked(queries, users)
-        hidden_BTD = self._encoder(item_BT, layout)
-        last_B = layout.valid_BT.sum(1) - 1
-        hidden_BD = hidden_BTD[torch.arange(len(users)), last_B]
-        trend = getattr(self._encoder, "trend", None)
+        on, (item_BT, layout) = device.chosen(), self._asked(queries, users)
+        encoder, layout = self._encoder.to(on), layout.to(on)
+        hidden_BTD = encoder(item_BT.to(on), layout)
+        hidden_BD = hidden_BTD[torch.arange(len(users), device=on), layout.valid_BT.sum(1) - 1]
+        trend = getattr(encoder, "trend", None)
         follows_B1 = None if trend is None else trend(hidden_BD)
         hidden_BD = F.normalize(hidden_BD, dim=-1) if self.cosine else hidden_BD
-        return (hidden_BD if follows_B1 is None else torch.cat([hidden_BD, follows_B1], 1)).numpy()
+        return (hidden_BD if follows_B1 is None else torch.cat([hidden_BD, follows_B1], 1)).cpu().numpy()
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         """What the encoder reads of some non-empty histories; it answers at the newest token."""
@@ -294,14 +193,8 @@ class NextItemModel(Estimator):
         around = session.current()
         with kept_rng():
             torch.manual_seed(self.seed)
-            objective = self._objective(train)
-            schedule = Schedule(
-                n_epochs=n_epochs,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                patience=self.patience if held is not None else 0,
-                precision=self.precision,
-            )
+            objective = self._objective(train).to(device.chosen())
+            schedule = self._schedule(n_epochs, patience=self.patience if held is not None else 0)
             part = "refit" if held is None and self.validation != "none" else "fit"
             watch = NormWatch(objective.encoder, train.item_counts()) if around.norms else None
             run = Run(
@@ -313,12 +206,31 @@ class NextItemModel(Estimator):
                 folder=None if around.folder is None else around.folder / f"{type(self).__name__}-{part}",
                 tracker=around.tracker,
                 name=part,
-                on_step=_Speed(type(self).__name__, n_epochs, n_batches, around.heard),
+                other_schedule=around.other_schedule,
+                on_step=Speed(type(self).__name__, n_epochs, n_batches, around.heard),
             )
-            curve = fit(objective, schedule, run)
+            curve = fit(objective, schedule, run, optimizer=self._optimizer(objective))
         for entry in curve:
             logger.info("%s %s: %s", type(self).__name__, part, entry)
         return objective, curve
+
+    def _optimizer(self, objective: NextItemObjective) -> Callable[[nn.Module], torch.optim.Optimizer] | None:
+        """What makes the optimiser of a module shaped as `objective`; None for AdamW of everything."""
+        if self.table_optimizer == "adamw":
+            return None
+        tables = {id(table) for table in objective.encoder.tables()}
+        names = {name for name, param in objective.named_parameters() if id(param) in tables}
+
+        def make(module: nn.Module) -> torch.optim.Optimizer:
+            each = [(name in names, param) for name, param in module.named_parameters()]
+            return AdamWWithTables(
+                [param for is_table, param in each if not is_table],
+                [param for is_table, param in each if is_table],
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+            )
+
+        return make
 
     def _windows(self, train: Histories) -> Windows:
         """What an epoch goes through once."""
@@ -366,29 +278,9 @@ class NextItemModel(Estimator):
         return float(np.nanmean(NDCG(10).per_user(lists.item_ix, held.truth)))
 
     def _fingerprint(self, train: Histories, n_epochs: int) -> str:
-        """Of log and parameters, so that a checkpoint is only used where it belongs."""
-        digest = hashlib.sha256(repr((type(self).__name__, self.params(), n_epochs, train.n_items)).encode())
+        """Of log and model, so that a checkpoint is used where it belongs; the schedule stands beside it."""
+        params = {name: value for name, value in self.params().items() if name not in SCHEDULE}
+        digest = hashlib.sha256(repr((type(self).__name__, params, train.n_items)).encode())
         for array in (train.offsets, train.item_ix, train.ts):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
-
-
-class _Speed:
-    """Turns steps into a line of progress, twice a second at most."""
-
-    def __init__(self, kind: str, n_epochs: int, n_batches: int, heard: Any) -> None:
-        self.kind, self.n_epochs, self.n_batches, self.heard = kind, n_epochs, n_batches, heard
-        self.began = self.told = time.monotonic()
-        self.n_steps = 0
-
-    def __call__(self, epoch: int, at: int, loss: float) -> None:
-        self.n_steps += 1
-        now = time.monotonic()
-        if self.heard is not None and now - self.told > 0.5:
-            self.told = now
-            rate = self.n_steps / (now - self.began)
-            left_s = ((self.n_epochs - epoch) * self.n_batches - at - 1) / rate
-            self.heard(
-                f"{self.kind} epoch {epoch + 1}/{self.n_epochs}, batch {at + 1}/{self.n_batches}, "
-                f"loss {loss:.4f}, {rate:.1f} steps/s, {left_s:.0f} s left at most"
-            )

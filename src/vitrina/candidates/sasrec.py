@@ -77,7 +77,7 @@ class SASRec(NextItemModel):
         wide, rotary = self.ffn_mult * self.embedding_dim, self.positions == "rotary"
         shape = (self.embedding_dim, self.n_heads)
         return Encoder(
-            n_items,
+            self._items(n_items),
             self.embedding_dim,
             self.max_len,
             [

@@ -16,19 +16,41 @@ from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import ConfigError
 from vitrina.nn import losses
+from vitrina.nn.encoder import INIT_STD, Encoder
 from vitrina.nn.layout import Layout, Rows, Windows, pad
 from vitrina.nn.losses import Correction
-from vitrina.nn.proposals import InBatch, Mixed, Proposal, Temperature, Uniform, Unigram, collisions
+from vitrina.nn.proposals import (
+    CrossBatchMemory,
+    InBatch,
+    Mixed,
+    Negatives,
+    Proposal,
+    Temperature,
+    Uniform,
+    Unigram,
+    collisions,
+)
+from vitrina.nn.streaming import StreamingFrequency
 from vitrina.nn.trend import Trend
 from vitrina.schema import US_PER_DAY, US_PER_SECOND, BoolArray, FloatArray, IntArray, LongArray
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
-PROPOSALS = ("uniform", "unigram", "in_batch", "mixed")
+PROPOSALS = ("uniform", "unigram", "in_batch", "mixed", "memory", "streaming")
 CORRECTIONS = ("none", "standard", "corrected")
 
-
-INIT_STD = 0.02
-"""Of the vectors at the start; 1 / sqrt(D) makes confident logits, slow to unlearn on MovieLens 1M."""
+__all__ = [
+    "INIT_STD",
+    "NO_AIMS",
+    "Aims",
+    "Batch",
+    "Encoder",
+    "Fade",
+    "LossConfig",
+    "NextItemObjective",
+    "batch_of",
+    "followed",
+    "proposal_of",
+]
 
 
 class Batch(NamedTuple):
@@ -144,77 +166,6 @@ def followed(
     return Batch(items, after, layout, **aims.of(targets.row_BT, ts, layout.valid_BT))
 
 
-class Encoder(nn.Module):
-    """Items plus positions through blocks, normed.
-
-    Args:
-        n_items: I; the index I is padding and has the vector 0.
-        embedding_dim: D.
-        max_len: tokens that are looked at; older ones share the oldest position.
-        blocks: modules that take (x_BTD, layout).
-        dropout: on the input.
-        positions: "learned" adds a vector a position, counted from the newest token; "none" adds nothing.
-        tied: whether the items to predict have the vectors of the items read, or a table of their own.
-        final_norm: LayerNorm at the end, as pre-norm blocks need.
-        scale: multiplies the vectors of the items read.
-        causal: whether a token sees only itself and those before it; False shows it all of its history.
-        n_extra: vectors behind the padding one, for tokens that are no items.
-    """
-
-    def __init__(
-        self,
-        n_items: int,
-        embedding_dim: int,
-        max_len: int,
-        blocks: list[nn.Module],
-        *,
-        dropout: float,
-        positions: str = "learned",
-        tied: bool = True,
-        final_norm: bool = True,
-        scale: float = 1.0,
-        causal: bool = True,
-        n_extra: int = 0,
-    ) -> None:
-        super().__init__()
-        self.n_items, self.max_len, self.scale, self.causal = n_items, max_len, scale, causal
-        self.item = nn.Embedding(n_items + 1 + n_extra, embedding_dim, padding_idx=n_items)
-        self.target = None if tied else nn.Embedding(n_items, embedding_dim)
-        self.position = nn.Embedding(max_len, embedding_dim) if positions == "learned" else None
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(embedding_dim) if final_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        for table in (self.item, self.target, self.position):
-            if table is not None:
-                nn.init.normal_(table.weight, std=INIT_STD)
-        with torch.no_grad():
-            self.item.weight[n_items] = 0
-        self.trend: nn.Linear | None = None
-
-    def follow_trend(self) -> "Encoder":
-        """Let each history say how much it follows the fashion (`vitrina.nn.trend`); returns self."""
-        self.trend = nn.Linear(self.item.embedding_dim, 1)
-        nn.init.zeros_(self.trend.weight)
-        nn.init.ones_(self.trend.bias)
-        return self
-
-    def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
-        """Hidden states, (B, T, D)."""
-        x_BTD = self.item(item_BT)
-        x_BTD = x_BTD * self.scale if self.scale != 1.0 else x_BTD
-        if self.position is not None:
-            x_BTD = x_BTD + self.position(layout.position_BT.clamp(max=self.max_len - 1))
-        x_BTD = self.dropout(x_BTD) * layout.valid_BT[..., None]
-        mask = layout.causal_mask() if self.causal else layout.mutual_mask()
-        for block in self.blocks:
-            x_BTD = block(x_BTD, layout, mask)
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
-
-    def item_vectors(self) -> Tensor:
-        """Vectors of the items to predict. Shape (I, D)."""
-        return self.item.weight[: self.n_items] if self.target is None else self.target.weight
-
-
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Which loss, over which negatives, corrected how."""
@@ -228,7 +179,8 @@ class LossConfig:
     temperature: float = 1.0
     learned_temperature: bool = False
     mask_own: bool = False
-    """Whether other items of the user's own window are kept out of the negatives."""
+    """Whether other items of the user's own window are kept out of the negatives; "corrected" is then exact
+    for the softmax without them."""
 
     def __post_init__(self) -> None:
         allowed = {"loss": LOSSES, "negatives": PROPOSALS, "correction": CORRECTIONS}
@@ -249,6 +201,10 @@ def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
             return Unigram(counts, config.n_negatives)
         case "in_batch":
             return InBatch(counts, config.n_negatives)
+        case "memory":
+            return CrossBatchMemory(counts, config.n_negatives, n=config.n_negatives)
+        case "streaming":
+            return StreamingFrequency(n_items, max(1024, 2 * n_items), n=config.n_negatives)
     half = max(1, config.n_negatives // 2)
     return Mixed(counts, n_uniform=half, n_in_batch=half)
 
@@ -272,17 +228,28 @@ class NextItemObjective(nn.Module):
         """(sum of losses, number of targets)."""
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
         target_P = batch.target_BT[batch.targets_BT]
-        loss = self.of_targets(hidden_PD, self.encoder.item_vectors(), target_P, batch)
+        is_small = self.config.loss != "softmax" and getattr(self.encoder, "hashed", False)
+        item_emb_ID = None if is_small else self.encoder.item_vectors()
+        loss = self.of_targets(hidden_PD, item_emb_ID, target_P, batch)
         return loss, torch.tensor(len(target_P))
 
-    def of_targets(self, hidden_PD: Tensor, item_emb_ID: Tensor, target_P: Tensor, batch: Batch) -> Tensor:
-        """Sum of the losses of P positions after which `target_P` came."""
+    def of_targets(
+        self, hidden_PD: Tensor, item_emb_ID: Tensor | None, target_P: Tensor, batch: Batch
+    ) -> Tensor:
+        """Sum of the losses of P positions after which `target_P` came.
+
+        Without `item_emb_ID`, vectors of all items, those of drawn items are looked up one by one.
+        """
         side = self._side(hidden_PD, batch)
         if self.config.cosine:
-            hidden_PD, item_emb_ID = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_ID, dim=-1)
+            hidden_PD = F.normalize(hidden_PD, dim=-1)
+            item_emb_ID = None if item_emb_ID is None else F.normalize(item_emb_ID, dim=-1)
         hidden_PD = hidden_PD / self.temperature()
         if not len(target_P):
             return hidden_PD.sum() * 0.0
+        if item_emb_ID is None:
+            loss_P = self._sampled(hidden_PD, None, target_P, batch, side)
+            return loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]
         if self.config.loss == "softmax" and batch.weight_BT is None:
             return losses.full_softmax_mean(hidden_PD, item_emb_ID, target_P, side=side) * len(target_P)
         if self.config.loss == "softmax":
@@ -301,23 +268,19 @@ class NextItemObjective(nn.Module):
     def _sampled(
         self,
         hidden_PD: Tensor,
-        item_emb_ID: Tensor,
+        item_emb_ID: Tensor | None,
         target_P: Tensor,
         batch: Batch,
         side: losses.Side | None,
     ) -> Tensor:
         """Loss of each position over drawn negatives. Shape (P,)."""
-        seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
-        drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
-        own = None
-        if self.config.mask_own:
-            own = batch.item_BT.repeat_interleave(batch.targets_BT.sum(1), dim=0)
-        valid_PM = collisions(drawn, target_P, own)
-        pos_logit_P = (hidden_PD * F.embedding(target_P, item_emb_ID)).sum(-1)
+        drawn = self.draw(target_P)
+        valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
+        pos_logit_P = (hidden_PD * self._vectors(target_P, item_emb_ID)).sum(-1)
         if drawn.item_ix.dim() == 1:
-            neg_logit_PM = hidden_PD @ F.embedding(drawn.item_ix, item_emb_ID).T
+            neg_logit_PM = hidden_PD @ self._vectors(drawn.item_ix, item_emb_ID).T
         else:
-            neg_emb_PMD = F.embedding(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
+            neg_emb_PMD = self._vectors(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
             neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, neg_emb_PMD)
         pos_logit_P, neg_logit_PM = pos_logit_P.float(), neg_logit_PM.float()
         if side is not None:
@@ -327,15 +290,59 @@ class NextItemObjective(nn.Module):
             case "bce":
                 return losses.bce(pos_logit_P, neg_logit_PM, valid_PM)
             case "gbce":
-                n_items = len(item_emb_ID)
+                n_items = max(2, self.encoder.n_items)  # of one item, all negatives collide
                 return losses.gbce(
                     pos_logit_P, neg_logit_PM, n_items=n_items, t=self.config.gbce_t, valid_PM=valid_PM
                 )
         return losses.sampled_softmax(
             pos_logit_P,
             neg_logit_PM,
-            pos_log_q_P=self.proposal.log_q(target_P),
+            pos_log_q_P=masked_log_q_P,
             neg_log_q=drawn.log_q,
             correction=self.config.correction,
             valid_PM=valid_PM,
         )
+
+    def draw(self, target_P: Tensor) -> Negatives:
+        """Negatives for a batch with these targets; what remembers batches has seen it then."""
+        seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
+        drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
+        if isinstance(self.proposal, CrossBatchMemory):
+            self.proposal.push(target_P)
+        return drawn
+
+    def masks(self, drawn: Negatives, target_P: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which negatives count, (P, M), and the log of what "corrected" must know of the masked ones, (P,).
+
+        That is log Q of the positive; with `mask_own`, log of Q summed over the positive and the own items.
+        """
+        log_q_P = self.proposal.log_q(target_P)
+        if not self.config.mask_own:
+            return collisions(drawn, target_P), log_q_P
+        row_P = batch.targets_BT.nonzero()[:, 0]
+        valid_PM = collisions(drawn, target_P, batch.item_BT, row_P=row_P)
+        if self.config.correction == "corrected":
+            own_BT = batch.item_BT.sort(1).values
+            real_BT = own_BT < self.encoder.n_items
+            real_BT[:, 1:] &= own_BT[:, 1:] != own_BT[:, :-1]
+            q_BT = self.proposal.log_q(own_BT.clamp(max=self.encoder.n_items - 1)).exp() * real_BT
+            is_own_P = (batch.item_BT[row_P] == target_P[:, None]).any(1)
+            masked_P = q_BT.sum(1)[row_P] + log_q_P.exp() * ~is_own_P
+            log_q_P = masked_P.clamp(max=1 - 1e-6).log()
+        return valid_PM, log_q_P
+
+    def carried(self) -> dict[str, Tensor]:
+        """What the proposal has learned or remembers, for checkpoints."""
+        keeps = isinstance(self.proposal, CrossBatchMemory | StreamingFrequency)
+        return self.proposal.state_dict() if keeps else {}  # type: ignore[attr-defined]
+
+    def take_up(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `carried` gave."""
+        self.proposal.load_state_dict(state)  # type: ignore[attr-defined]
+
+    def _vectors(self, item_ix: Tensor, item_emb_ID: Tensor | None) -> Tensor:
+        """Vectors of drawn items, out of all or by looking them up alone."""
+        if item_emb_ID is not None:
+            return F.embedding(item_ix, item_emb_ID)
+        vectors = self.encoder.vectors_of(item_ix)
+        return F.normalize(vectors, dim=-1) if self.config.cosine else vectors

@@ -49,13 +49,24 @@ class RowwiseAdagrad(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._update(table, table.grad, group["lr"], group["eps"])
+            step_rows(self.state, group["params"], group["lr"], group["eps"])
         return loss
 
-    def _update(self, table: Tensor, grad: Tensor, lr: float, eps: float) -> None:
-        state = self.state[table]
+
+@torch.no_grad()
+def step_rows(states: Any, tables: Iterable[Tensor], lr: float, eps: float) -> None:
+    """One step of row-wise Adagrad on each table that has a gradient.
+
+    Args:
+        states: of the optimiser, by parameter; gets G under "sum".
+        tables: (V, D) or (V,).
+        lr: see `RowwiseAdagrad`.
+        eps: likewise.
+    """
+    for table in tables:
+        if table.grad is None:
+            continue
+        grad, state = table.grad, states[table]
         if not state:
             state["sum"] = torch.zeros(len(table), device=table.device, dtype=torch.float32)
         sums_V: Tensor = state["sum"]
@@ -67,7 +78,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
             table.index_add_(0, rows, (_by_row(scale_N, grad_N) * grad_N).to(table.dtype), alpha=-1)
         else:
             sums_V += _mean_square(grad)
-            table -= (_by_row(lr / (sums_V.sqrt() + eps), grad) * grad).to(table.dtype)
+            table.sub_((_by_row(lr / (sums_V.sqrt() + eps), grad) * grad).to(table.dtype))
 
 
 def _mean_square(grad: Tensor) -> Tensor:
@@ -77,3 +88,51 @@ def _mean_square(grad: Tensor) -> Tensor:
 
 def _by_row(scale: Tensor, grad: Tensor) -> Tensor:
     return scale.view(-1, *[1] * (grad.ndim - 1))
+
+
+class AdamWWithTables(torch.optim.AdamW):
+    """AdamW for dense weights and row-wise Adagrad for tables, as one optimiser with one state.
+
+    The tables' learning rate is `table_scale` times the scheduled one: the steps of Adagrad shrink as
+    1 / sqrt(occurrences of the row), those of AdamW do not. Weight decay leaves tables alone.
+
+    Args:
+        dense: parameters that AdamW trains.
+        tables: parameters, (V, D), that row-wise Adagrad trains.
+        lr: of AdamW.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        table_scale: see above.
+    """
+
+    def __init__(
+        self,
+        dense: Iterable[Tensor],
+        tables: Iterable[Tensor],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.0,
+        table_scale: float = 10.0,
+    ) -> None:
+        groups = [
+            {"params": list(dense), "table_scale": 0.0},
+            {"params": list(tables), "table_scale": table_scale},
+        ]
+        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step. Cost: that of AdamW on the dense weights, and O(V D) on tables."""
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["table_scale"]]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["table_scale"]:
+                step_rows(self.state, group["params"], group["table_scale"] * group["lr"], 1e-8)
+                for table in group["params"]:
+                    if table.grad is not None:  # torch's AdamW asks every state it loads for its step
+                        self.state[table]["step"] = self.state[table].get("step", torch.tensor(0.0)) + 1
+        return loss

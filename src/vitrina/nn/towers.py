@@ -23,7 +23,6 @@ from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.embeddings import ContentProjection, MultiHash
 from vitrina.nn.layout import Layout
 from vitrina.nn.next_item import Batch, LossConfig, NextItemObjective
-from vitrina.nn.proposals import collisions
 from vitrina.schema import BoolArray, LongArray
 
 ITEMS_AT_ONCE = 16_384
@@ -208,8 +207,8 @@ class TowersObjective(NextItemObjective):
             return super().forward(batch)
         target_P = batch.target_BT[batch.targets_BT]
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
-        seed = int(torch.randint(1 << 62, ()))  # from the global generator, whose state checkpoints keep
-        drawn = self.proposal.draw(target_P, torch.Generator(target_P.device).manual_seed(seed))
+        drawn = self.draw(target_P)
+        valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
         distinct_U, at = torch.cat([target_P, drawn.item_ix]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         item_emb_UD = self.encoder.vectors(distinct_U)
         if self.config.cosine:
@@ -219,10 +218,10 @@ class TowersObjective(NextItemObjective):
         loss_P = losses.sampled_softmax(
             (hidden_PD * item_emb_UD[at[:n_positions]]).sum(-1).float(),
             (hidden_PD @ item_emb_UD[at[n_positions:]].T).float(),
-            pos_log_q_P=self.proposal.log_q(target_P),
+            pos_log_q_P=masked_log_q_P,
             neg_log_q=drawn.log_q,
             correction=self.config.correction,
-            valid_PM=collisions(drawn, target_P, None),
+            valid_PM=valid_PM,
         )
         loss = loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]
         return loss, torch.tensor(n_positions)
