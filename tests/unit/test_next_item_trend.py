@@ -120,6 +120,9 @@ def test_what_is_served_is_what_was_learned(tmp_path):
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(SASRec.load(tmp_path / "m").retrieve(train, k=12).score, score)
     assert model.similar(np.array([0]), k=3).item_ix.shape == (1, 3)
+    np.testing.assert_array_equal(model.raw_item_emb[:, -1], model.item_emb_[:, -1])
+    unit = model.raw_item_emb[:, :-1] / np.linalg.norm(model.raw_item_emb[:, :-1], axis=1, keepdims=True)
+    np.testing.assert_allclose(unit / 0.3, model.item_emb_[:, :-1], rtol=1e-4, atol=1e-5)
 
 
 def test_first_takes_are_the_first_of_each_user_and_item():

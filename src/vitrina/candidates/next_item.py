@@ -130,9 +130,10 @@ class NextItemModel(Learning):
 
     @property
     def raw_item_emb(self) -> FloatArray:
-        """Vectors of the items to predict before any normalisation: `item_emb_` unless `cosine`. (I, D)."""
+        """Vectors of the items to predict before any normalisation; shape and last column of `item_emb_`."""
         with torch.inference_mode():
-            return self._encoder.item_vectors().float().cpu().numpy()
+            raw_ID = self._encoder.item_vectors().float().cpu().numpy()
+        return np.hstack([raw_ID, self.item_emb_[:, -1:]]) if self.trend_days else raw_ID
 
     @property
     def start_norm(self) -> float:

@@ -265,7 +265,8 @@ class _Rows:
         else:
             torch.addmm(self.b, h_CD, self.E.t(), out=out_CI)
         if self.side is not None:
-            out_CI.addcmul_(self.side.weight_P[at, None], self.side.table_RI[self.side.row_P[at]])
+            f_CI = self.side.table_RI.index_select(0, self.side.row_P[at])
+            out_CI.addcmul_(self.side.weight_P[at, None], f_CI)
 
     def far(self, at: slice, far_C: Tensor, loss_P: Tensor) -> None:
         """L of positions whose p_pt is too small a number, from logits alone."""
@@ -308,7 +309,7 @@ class _Gradients:
         if self.b is not None:
             self.b += torch.mv(R_CI.t(), w_C.to(R_CI.dtype))
         if self.a is not None and rows.side is not None:
-            f_CI = rows.side.table_RI[rows.side.row_P[at]]
+            f_CI = rows.side.table_RI.index_select(0, rows.side.row_P[at])
             self.a[at] = w_C * torch.linalg.vecdot(R_CI, f_CI).to(wide)
 
     def subtract_targets(self, rows: _Rows, wq_P: Tensor) -> None:
