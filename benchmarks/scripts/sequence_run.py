@@ -6,6 +6,8 @@
                   in the order of the file, the last row of each user held out, seen items hidden
     beauty_loo    Amazon Beauty 5-core, rows of one day in an order drawn by a hash
     *_time        the same logs and Online Retail under a global temporal split
+    retail_tune   Online Retail without its test part, the last 30 days of the rest held out: what parameters
+                  of the models were chosen on
 
 Results lie under .bench/sequences/<hash of what was asked>.json and .parquet.
 """
@@ -18,18 +20,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from vitrina import split
+from vitrina.ann import PAD, Jagged
 from vitrina.candidates import CANDIDATES, MostPop
 from vitrina.datasets import load
 from vitrina.evaluate import Evaluator, Protocol
-from vitrina.log import EventLog
+from vitrina.evaluate.popularity import popularity_groups
+from vitrina.log import Catalogue, EventLog
+from vitrina.metrics import NDCG, Recall
 from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline, Source
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OUT = ROOT / ".bench" / "sequences"
+METRICS = ("NDCG@10", "Recall@10", "Recall@100", "Coverage@10", "Gini@10")
 LOCAL = Path(os.environ.get("VITRINA_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -68,6 +75,8 @@ def split_of(data: str) -> tuple[split.Split, str]:
             return split.by_quantile(EventLog.from_frame(beauty()), 0.9), "new_only"
         case "retail_time":
             return split.last_days(load("online-retail").log, 30), "count"
+        case "retail_tune":
+            return split.last_days(split.last_days(load("online-retail").log, 30).train, 30), "count"
     raise SystemExit(f"no data {data!r}")
 
 
@@ -91,23 +100,45 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         generator.fit(train)
     fit_s, fit_cpu_s = time.perf_counter() - began, time.process_time() - cpu
     pipeline = Pipeline(sources=[Source(generator=generator, k=100)], fallback=MostPop().fit(train))
+    pipeline = pipeline.bind(Catalogue.of(train), int(train.ts.max()))
     for repeats in [view] if view == "new_only" else ["count", "new_only"]:
-        evaluator = Evaluator(split=cut, train=train, protocol=Protocol(k=100, repeats=repeats))
-        from vitrina.log import Catalogue
-
-        run = evaluator.run(
-            asked["kind"], pipeline.bind(Catalogue.of(train), int(train.ts.max())), fit_s=fit_s
+        evaluator = Evaluator(
+            split=cut, train=train, protocol=Protocol(k=100, repeats=repeats, metrics=METRICS)
         )
-        run.values.write_parquet(OUT / f"{key_of(asked)}.{repeats}.parquet")
-        names = ("ndcg@10", "hit_rate@10", "recall@10", "recall@100", "ndcg@100")
-        line[repeats] = {name: run.average(name) for name in names if name in run.values.columns}
-        line[repeats] |= {"n_users": len(run.values), **run.lists, "notes": list(run.notes)}
+        lists = OUT / f"{key_of(asked)}.lists.parquet"
+        run = evaluator.run(asked["kind"], pipeline, fit_s=fit_s, lists_path=lists)
+        values = run.values.hstack(by_popularity(evaluator, lists))
+        lists.unlink()
+        values.write_parquet(OUT / f"{key_of(asked)}.{repeats}.parquet")
+        line[repeats] = {"n_users": len(values), **run.lists, "notes": list(run.notes)}
     line |= {"n_items": train.n_items, "n_train": train.n_rows, "split": cut.digest}
     line |= {"fit_s": fit_s, "fit_cpu_s": fit_cpu_s}
     if "curve_" in vars(generator):
         line["curve"] = generator.curve_.to_dicts()
     target.write_text(json.dumps(line, indent=1, default=str))
     return line
+
+
+def by_popularity(evaluator: Evaluator, lists: Path) -> pl.DataFrame:
+    """Recall and NDCG of each user's targets that are head, middle or tail: a third of the training rows each."""
+    shown = pl.read_parquet(lists)
+    truth, users = evaluator.truth, evaluator.truth.user_ids
+    list_UK = np.full((len(truth), evaluator.protocol.k), PAD, np.int32)
+    list_UK[users.ix(shown["query_id"]), shown["rank"].to_numpy() - 1] = evaluator.train.items.ix(
+        shown["item_id"]
+    )
+    group_T = np.full(len(truth.item_ix), -1)
+    is_known = truth.item_ix < evaluator.train.n_items
+    group_T[is_known] = popularity_groups(evaluator.n_train)[truth.item_ix[is_known]]
+    user_T = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
+    found = {}
+    for at, name in enumerate(("head", "middle", "tail")):
+        mask = group_T == at
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(user_T[mask], minlength=len(truth)))])
+        part = Jagged(offsets.astype(np.int64), truth.item_ix[mask])
+        for metric in (NDCG(10), Recall(10), Recall(100)):
+            found[f"{metric.name}|{name}"] = metric.per_user(list_UK, part)
+    return pl.DataFrame(found)
 
 
 if __name__ == "__main__":

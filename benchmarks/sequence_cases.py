@@ -1,0 +1,189 @@
+"""What `bench_sequences` trains: which model on which log, with which parameters."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BEST = json.loads((Path(__file__).parent / "leaderboards.json").read_text())
+"""Parameters of the simple models, found on windows before the test (`make bench NAME=leaderboards`)."""
+
+TITLES = {
+    "ml1m_loo": "MovieLens 1M, the last row of each user held out",
+    "beauty_loo": "Amazon Beauty 5-core, the last row of each user held out",
+    "ml1m_time": "MovieLens 1M, the last tenth of the rows held out",
+    "beauty_time": "Amazon Beauty 5-core, the last tenth of the rows held out",
+    "retail_time": "Online Retail, the last 30 days held out",
+}
+TUNED = {"ml1m_time": "ml-1m", "beauty_time": "amazon-beauty", "retail_time": "online-retail"}
+SIMPLE = ("MostPop", "PopularLastDays", "OwnHistory", "ItemKNN", "ImplicitALS", "Ease")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model on one log."""
+
+    table: str
+    label: str
+    kind: str
+    params: dict[str, Any] = field(default_factory=dict)
+    choose: dict[str, Any] = field(default_factory=dict)
+    """More parameters of a run, seed 0, whose best epoch is the number of epochs of all others."""
+    row: str = ""
+    """Name in results.jsonl, where there is a target."""
+    target: tuple[float, float] | None = None
+    """Hit rate and NDCG at 10 to reach."""
+    seeds: tuple[int, ...] = (0,)
+    disclosed: str = ""
+    """What the model was told that the others were not."""
+    group: str = "models"
+    """"models", or "logq": compared among themselves, on a page section of their own."""
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it learns no sequence."""
+        return self.kind in SIMPLE
+
+
+LAST: dict[str, Any] = {"n_epochs": 60, "validation": "last", "patience": 6, "refit": False}
+BEAUTY: dict[str, Any] = {"max_len": 50, "n_layers": 1, "embedding_dim": 128, "dropout": 0.5}
+COSINE: dict[str, Any] = {"cosine": True, "temperature": 0.07}
+LONG_BEAUTY: dict[str, Any] = {"n_epochs": 29, **BEAUTY, "cosine": True, "temperature": 0.05}
+ASKED: dict[str, Any] = {"request_time": True}
+TOLD = "knows the time of the request"
+
+LEAVE_ONE_OUT = [
+    Case("ml1m_loo", "SASRec, softmax", "SASRec", LAST, row="sasrec_ml1m_loo", target=(0.305, 0.178)),
+    Case(
+        "ml1m_loo",
+        "SASRec, softmax, 50 epochs on all rows",
+        "SASRec",
+        {"n_epochs": 50},
+        row="sasrec_ml1m_loo",
+        target=(0.305, 0.178),
+    ),
+    Case(
+        "ml1m_loo",
+        "eSASRec",
+        "ESASRec",
+        {"n_epochs": 70, "validation": "last", "patience": 6, "refit": True},
+        row="esasrec_ml1m_loo",
+        target=(0.313, 0.177),
+    ),
+    Case(
+        "ml1m_loo",
+        "HSTU, softmax",
+        "HSTU",
+        {**LAST, "n_epochs": 100, "loss": "softmax", **ASKED},
+        row="hstu_ml1m_loo",
+        target=(0.32, 0.187),
+        disclosed=TOLD,
+    ),
+    Case(
+        "beauty_loo",
+        "SASRec, softmax",
+        "SASRec",
+        {"n_epochs": 40, **BEAUTY, "validation": "last", "patience": 4, "refit": True, **COSINE},
+        row="sasrec_beauty_loo",
+        target=(0.086, 0.050),
+    ),
+    Case(
+        "beauty_loo",
+        "SASRec, softmax, 29 epochs on all rows",
+        "SASRec",
+        LONG_BEAUTY,
+        row="sasrec_beauty_loo",
+        target=(0.086, 0.050),
+    ),
+    Case(
+        "beauty_loo",
+        "SASRec, BCE with one negative",
+        "SASRec",
+        {**BEAUTY, "embedding_dim": 64, "n_epochs": 200, "loss": "bce", "n_negatives": 1}
+        | {"validation": "last", "patience": 10, "refit": True, "batch_size": 128},
+    ),
+    *(Case(data, kind, kind) for data in ("ml1m_loo", "beauty_loo") for kind in SIMPLE),
+]
+
+
+def in_time(table: str, shared: dict[str, Any], choose: dict[str, Any], *, trend_days: float) -> list[Case]:
+    """All models on one log under the split by time, three seeds each."""
+    cosine = {**shared, **COSINE}
+    blocks = {k: v for k, v in shared.items() if k not in ("n_layers", "dropout")}
+    plain = [
+        ("SASRec", "SASRec", cosine, ""),
+        ("gSASRec", "GSASRec", shared, ""),
+        ("eSASRec", "ESASRec", shared, ""),
+        ("BERT4Rec", "BERT4Rec", shared, ""),
+        ("GRU4Rec", "GRU4Rec", shared, ""),
+        ("HSTU", "HSTU", shared, ""),
+        ("HSTU, request time", "HSTU", {**shared, **ASKED}, TOLD),
+        ("TwoTower", "TwoTower", blocks, ""),
+        ("ARGUS, next item", "ARGUS", {**blocks, "n_tuning_epochs": 0}, ""),
+        ("SASRec, trend", "SASRec", {**cosine, "trend_days": trend_days}, ""),
+        ("SASRec, trend, new targets", "SASRec", {**cosine, "trend_days": trend_days, "targets": "new"}, ""),
+        ("HSTU, trend, new targets", "HSTU", {**shared, "trend_days": trend_days, "targets": "new"}, ""),
+    ]
+    if table != "retail_time":
+        plain = [entry for entry in plain if not entry[0].endswith("new targets")]
+    best = BEST[TUNED[table]]["best"]
+    return [
+        *(Case(table, kind, kind, best.get(kind, {})) for kind in SIMPLE),
+        *(
+            Case(table, label, kind, params, choose, seeds=(0, 1, 2), disclosed=told)
+            for label, kind, params, told in plain
+        ),
+    ]
+
+
+TIME: dict[str, Any] = {"validation": "time", "refit": False, "patience": 2, "n_epochs": 20}
+RETAIL: dict[str, Any] = {
+    "max_len": 100,
+    "windows": "last",
+    "n_layers": 1,
+    "batch_size": 64,
+    "lr": 0.003,
+    "embedding_dim": 64,
+}
+ML1M: dict[str, Any] = {"max_len": 100, "windows": "last", "n_layers": 2, "lr": 0.002, "embedding_dim": 64}
+BEAUTY_TIME: dict[str, Any] = {"max_len": 50, "n_layers": 1, "embedding_dim": 64, "dropout": 0.3, "lr": 0.002}
+
+
+def log_q(table: str) -> list[Case]:
+    """The same encoder under in-batch and mixed negatives, each with and without either correction."""
+    shared = {
+        "loss": "sampled_softmax",
+        "n_negatives": 256,
+        "tied": False,
+        "max_len": 50,
+        "windows": "last",
+        "n_layers": 1,
+        "embedding_dim": 64,
+        "dropout": 0.3,
+        "lr": 0.002,
+        "validation": "last" if table.endswith("loo") else "time",
+        "patience": 3,
+        "refit": False,
+        "n_epochs": 40,
+    }
+    return [
+        Case(
+            table,
+            f"{negatives}, {correction}",
+            "SASRec",
+            {**shared, "negatives": negatives, "correction": correction},
+            seeds=(0, 1, 2),
+            group="logq",
+        )
+        for negatives in ("in_batch", "mixed")
+        for correction in ("standard", "corrected")
+    ]
+
+
+CASES = [
+    *LEAVE_ONE_OUT,
+    *in_time("retail_time", RETAIL, TIME, trend_days=7.0),
+    *in_time("ml1m_time", ML1M, TIME, trend_days=7.0),
+    *in_time("beauty_time", BEAUTY_TIME, TIME, trend_days=30.0),
+    *(case for table in ("ml1m_loo", "ml1m_time", "beauty_loo", "beauty_time") for case in log_q(table)),
+]
