@@ -9,6 +9,7 @@ scripts/sequence_run.py; what is run stands in sequence_cases.py.
 import argparse
 import datetime
 import json
+import os
 import sys
 from typing import Any
 
@@ -22,6 +23,7 @@ from benchmarks.sequence_cases import CASES, TITLES, Case
 PAGE = harness.ROOT / "docs" / "sequence_models.md"
 KEPT = harness.HERE / "sequences.json"
 N_RESAMPLES = 2000
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 PARTS = ("ndcg@10", "recall@10", "recall@100", "recall@10|head", "recall@10|middle", "recall@10|tail")
 VIEWS = {"count": "repeats counted", "new_only": "only items new to the user"}
@@ -55,7 +57,8 @@ def train(case: Case, seeds: tuple[int, ...]) -> None:
     def run(what: dict[str, Any]) -> None:
         if result(what) is None:
             print(f"   {case.table}: {case.label}, seed {what['seed']}", flush=True)
-            harness.run([harness.OURS, str(harness.HERE / "scripts" / "sequence_run.py"), json.dumps(what)])
+            script = str(harness.HERE / "scripts" / "sequence_run.py")
+            harness.run([harness.OURS, script, json.dumps(what)], threads=THREADS)
 
     if case.choose:
         run(choosing(case))
@@ -238,10 +241,10 @@ def signed(m: list[float]) -> str:
 CORRECTIONS = """
 ## Corrected against standard logQ
 
-SASRec with separate tables, one block, 64 wide, the latest 50 rows of each user, 256 negatives, early stopping
-on validation, three seeds. Each cell: the standard correction, and corrected minus standard with its 95 %
-interval, paired by user, values averaged over the seeds first. Head, middle and tail items hold a third of the
-training rows each.
+SASRec with separate tables, one block, 64 wide, the latest 50 rows of each user, 256 negatives, early
+stopping on validation, three seeds. Each cell: the standard correction, and corrected minus standard with its
+95 % interval, paired by user, values averaged over the seeds first. Head, middle and tail items hold a third
+of the training rows each.
 """
 
 INTRODUCTION = f"""# Sequence models, measured
@@ -260,9 +263,9 @@ the best of 37 on each user's row before the last.
 
 Tables that hold out the future are the ones to go by. There the simple models have the parameters of the
 [leaderboards](leaderboards.md), and each sequence model the number of epochs that did best on the latest
-twentieth of its training rows (seed 0), trained anew on all of them with three seeds. "trend": `trend_days`, an
-item's share of the latest events as a term of its logit; "new targets": only rows in which a user takes an item
-first are predicted. Both were chosen on Online Retail's 30 days before the test
+twentieth of its training rows (seed 0), trained anew on all of them with three seeds. "trend": `trend_days`,
+an item's share of the latest events as a term of its logit; "new targets": only rows in which a user takes an
+item first are predicted. Both were chosen on Online Retail's 30 days before the test
 ([what was tried](negative_results.md)).
 """
 

@@ -62,7 +62,7 @@ def run(argv: Sequence[str], *, threads: int = 2) -> Measured:
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", str(threads)),
         "NUMBA_NUM_THREADS": str(threads),
         "POLARS_MAX_THREADS": str(threads),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
     }
     began = time.perf_counter()
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)

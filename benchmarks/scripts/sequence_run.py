@@ -120,7 +120,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_popularity(evaluator: Evaluator, lists: Path) -> pl.DataFrame:
-    """Recall and NDCG of each user's targets that are head, middle or tail: a third of the training rows each."""
+    """Recall and NDCG of each user's targets among head, middle and tail: a third of the rows each."""
     shown = pl.read_parquet(lists)
     truth, users = evaluator.truth, evaluator.truth.user_ids
     list_UK = np.full((len(truth), evaluator.protocol.k), PAD, np.int32)
