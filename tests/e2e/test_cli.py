@@ -106,7 +106,7 @@ FLAGS = {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
     "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--json", "--quiet", "--debug"},
-    "vitrina train": {"config", "--model", "--out", "--json", "--quiet", "--debug"},
+    "vitrina train": {"config", "--model", "--out", "--other-schedule", "--json", "--quiet", "--debug"},
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"
     },

@@ -12,8 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vitrina.candidates import SASRec  # noqa: E402
+from vitrina.errors import ArtifactError  # noqa: E402
+from vitrina.nn.session import session  # noqa: E402
 from vitrina.pipeline import Pipeline  # noqa: E402
-from vitrina.recipes import load, train_run  # noqa: E402
+from vitrina.recipes import load, open_data, train_run  # noqa: E402
 from vitrina.testing import markov_world  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -93,3 +96,19 @@ def test_what_several_processes_cannot_share_is_refused(arguments, message, shop
         main()
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_training_that_was_stopped_goes_on_with_another_schedule_where_that_is_asked_for(shop, tmp_path):
+    """As `vitrina train --other-schedule` does, after the parameters of the file were changed."""
+    config, served = load(shop / "shop.toml"), tmp_path / "served"
+    log = open_data(config.data).log.histories()
+    params = dict(config.models[0].params)
+    with session(folder=served / "checkpoint"):
+        SASRec(**params).fit(log)
+    changed = config.model_copy(deep=True)
+    changed.models[0].params["n_epochs"] = 3
+    with pytest.raises(ArtifactError, match="n_epochs=2 in it and 3 now"):
+        train_run(changed, model="SASRec", out=served)
+    train_run(changed, model="SASRec", out=served, other_schedule=True)
+    assert Pipeline.load(served / "model").sources[0].generator.curve_.height == 3
+    assert not (served / "checkpoint").exists()

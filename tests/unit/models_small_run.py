@@ -76,6 +76,11 @@ def main(out: Path, names: list[str]) -> None:
     for name in names:
         found |= {f"{name}/{key}": array for key, array in train(name).items()}
     train(names[0], folder=out / "stopped", kill_at=KILLED_AT)
+    remembers = {"loss": "sampled_softmax", "negatives": "memory", "n_negatives": 150, "dropout": 0.2}
+    found |= {f"memory/{key}": array for key, array in train("SASRec", **remembers).items()}
+    train("SASRec", folder=out / "memory", kill_at=KILLED_AT, **remembers)
+    again = train("SASRec", folder=out / "memory", **remembers)
+    found |= {f"memory again/{key}": array for key, array in again.items()}
     rank = torch.distributed.get_rank()
     np.savez(out / f"rank{rank}.npz", **found)
 

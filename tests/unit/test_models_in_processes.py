@@ -79,6 +79,13 @@ def test_one_process_goes_on_where_two_were_killed(two, caplog):
     check_same(found, small.train("SASRec"))
 
 
+def test_two_processes_that_remember_negatives_go_on_to_the_same_bits(two):
+    """Each keeps the memory of its own part of the batches, of another length than the other's."""
+    for found in two[1]:
+        for key in ("loss", "vectors", "users", "item_ix"):
+            np.testing.assert_array_equal(found[f"memory again/{key}"], found[f"memory/{key}"])
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_losses_and_lists_of_one_for_the_other_models(tmp_path):
     pair = by_two(tmp_path, OTHERS)

@@ -136,6 +136,13 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
     ] = None,
+    other_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--other-schedule",
+            help="Go on with a training that was stopped, though epochs, rates or clipping differ now.",
+        ),
+    ] = False,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -156,7 +163,7 @@ def train(
 
     run, is_first = load(config), processes.is_first()
     with reporting(quiet=quiet or not is_first) as reporter:
-        result = train_run(run, model=model, out=out, reporter=reporter)
+        result = train_run(run, model=model, out=out, other_schedule=other_schedule, reporter=reporter)
     if is_first:
         emit_json(result.summary()) if json_ else show.training(stdout(), result)
 

@@ -50,6 +50,7 @@ def train_run(
     *,
     model: str | None = None,
     out: str | Path | None = None,
+    other_schedule: bool = False,
     reporter: Reporter | None = None,
 ) -> Trained:
     """Fit a model of a configuration on everything up to now.
@@ -59,6 +60,8 @@ def train_run(
         model: its name; None takes `[serve] model`, else the winner of the evaluation in the run's folder,
             which is run first unless it was run with this configuration already.
         out: folder to write to; None takes `served` in the run's folder.
+        other_schedule: go on with a checkpoint whose epochs, rates or clipping were others, as after a loss
+            that was NaN.
         reporter: hears of the progress.
 
     Raises:
@@ -83,7 +86,7 @@ def train_run(
         hide_seen = config.evaluate.repeats[0] == "new_only"
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
         began = time.perf_counter()
-        with session(folder=target / "checkpoint", heard=say.note):
+        with session(folder=target / "checkpoint", heard=say.note, other_schedule=other_schedule):
             pipeline.fit(histories, data.items, data.users)
         fit_s = time.perf_counter() - began
         processes.wait()
