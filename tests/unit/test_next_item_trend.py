@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vitrina.candidates import ARGUS, HSTU, BERT4Rec, GRU4Rec, SASRec, TwoTower  # noqa: E402
-from vitrina.candidates.held_out import first_takes, hold_out  # noqa: E402
+from vitrina.candidates.held_out import first_takes, hold_out, ties_shuffled  # noqa: E402
 from vitrina.errors import ConfigError, InputError  # noqa: E402
 from vitrina.ids import Ids  # noqa: E402
 from vitrina.log import Histories  # noqa: E402
@@ -171,3 +171,33 @@ def test_what_a_model_does_not_follow_is_refused():
         ARGUS(targets="new")
     with pytest.raises(ConfigError, match="BERT4Rec does not follow targets, got 'new'"):
         BERT4Rec(targets="new")
+
+
+def test_ties_are_shuffled_within_a_user_and_a_time_and_nowhere_else():
+    item_ix = np.arange(12)
+    ts = np.array([0, 0, 0, 1, 2, 2, 0, 0, 5, 5, 5, 5])
+    log = histories(item_ix, ts, np.array([0, 6, 12]), 12)
+    groups = [slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 8), slice(8, 12)]
+    drawn = [ties_shuffled(log, np.random.default_rng(seed)).item_ix for seed in range(200)]
+    for at in groups:
+        assert all(set(one[at]) == set(item_ix[at]) for one in drawn)
+    first = np.bincount([one[0] for one in drawn], minlength=3)
+    assert abs(first - 200 / 3).max() < 4 * np.sqrt(200 * 2 / 9)
+
+
+def test_with_shuffled_ties_baskets_are_learned_in_either_order():
+    """Baskets of two in one order in the log: without shuffling the second follows the first alone."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 4, (80, 4))
+    items = np.stack([first, first + 4], -1).reshape(80, 8)
+    ts = np.repeat(np.arange(4) * US_PER_DAY, 2)[None] + np.zeros((80, 1), np.int64)
+    log = histories(items.reshape(-1), ts.reshape(-1), np.arange(81) * 8, 8)
+    asked = histories(np.arange(8), np.zeros(8), np.arange(9), 8)
+    other = (np.arange(8) + 4) % 8
+    found = {}
+    for shuffle in (False, True):
+        model = SASRec(**SMALL | {"n_epochs": 30, "shuffle_ties": shuffle}).fit(log)
+        found[shuffle] = (model.retrieve(asked, k=1).item_ix[:, 0] == other).tolist()
+    assert found[False][:4] == [True] * 4
+    assert not all(found[False][4:])
+    assert found[True] == [True] * 8

@@ -65,6 +65,8 @@ class Learning(Estimator):
     """Half-life in days of an item's share of events, a term of its logit (`vitrina.nn.trend`); 0: none."""
     targets: str = "all"
     """"all": every row is learned to be predicted; "new": those in which a user takes an item first."""
+    shuffle_ties: bool = False
+    """Whether rows of one user and one time are put in a new order for every epoch: baskets, dates."""
     dropout: float = 0.1
     """Share of values set to 0 while training."""
     lr: float = 1e-3

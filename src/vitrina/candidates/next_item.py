@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.factors import best_by_product, nearest_by_cosine
-from vitrina.candidates.held_out import HeldOut, first_takes, hold_out
+from vitrina.candidates.held_out import HeldOut, first_takes, hold_out, ties_shuffled
 from vitrina.candidates.learning import SCHEDULE, Learning
 from vitrina.candidates.norms import NormWatch
 from vitrina.errors import InputError
@@ -263,6 +263,10 @@ class NextItemModel(Learning):
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])
+        if self.shuffle_ties:
+            train = ties_shuffled(train, rng)
+            if self.targets == "new":
+                self._aims = self._aims._replace(counted_N=first_takes(train))
         for some in batches(windows, self.batch_size, rng=rng):
             yield self._batch(some, train, rng)
 
