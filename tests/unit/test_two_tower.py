@@ -9,7 +9,7 @@ import torch
 
 from vitrina.ann import ExactIndex
 from vitrina.candidates.popularity import MostPop
-from vitrina.candidates.table_features import encode, learn
+from vitrina.candidates.table_features import common, encode, learn
 from vitrina.candidates.two_tower import TwoTower
 from vitrina.errors import ConfigError, InputError
 from vitrina.ids import Ids
@@ -158,6 +158,23 @@ def test_what_does_not_fit_is_refused(shop):
         TwoTower(p_no_id=1.0)
 
 
+def test_words_that_name_one_item_are_not_read(shop, tmp_path):
+    train, items, _ = shop
+    model = TwoTower(**{**SMALL, "n_epochs": 1}).fit(train, items)
+    described = encode(items, Ids(items["item_id"]), learn(items, {}))
+    assert len(np.unique(described.token)) == 80 + 2 + 4  # numbers, "thing", "number", brands
+    assert np.array_equal(model.words_, common(described, 5))
+    assert len(model.words_) == 2 + 4
+    assert np.array_equal(np.diff(model.features_["offsets"]), np.full(60, 3))
+    model.extend(items)
+    assert np.array_equal(np.diff(model.features_["offsets"]), np.full(80, 3))
+    model.save(tmp_path / "m")
+    assert np.array_equal(TwoTower.load(tmp_path / "m").words_, model.words_)
+    every = TwoTower(**{**SMALL, "n_epochs": 1}, min_count=1).fit(train, items)
+    assert len(every.words_) == 60 + 2 + 4, "numbers of items never taken are no words of the training"
+    assert common(described, 81).tolist() == []
+
+
 # --- people -------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +251,7 @@ def test_people_with_whole_numbers_for_ids_are_not_taken_for_the_sessions_of_a_b
     rng = np.random.default_rng(0)
     ts = pl.Series(np.arange(200) * 1_000_000).cast(pl.Datetime("us", "UTC"))
     frame = pl.DataFrame({"user_id": np.arange(200) % 20, "item_id": rng.integers(0, 9, 200), "ts": ts})
-    people = pl.DataFrame({"user_id": np.arange(20), "town": [f"t{u % 5}" for u in range(20)]})
+    people = pl.DataFrame({"user_id": np.arange(20), "town": [f"t{u % 2}" for u in range(20)]})
     train = Histories.from_frame(frame)
     model = TwoTower(**SMALL).fit(train, users=people)
     sessions, _ = Histories.from_lists(train.items, [[1, 2]] * 5)

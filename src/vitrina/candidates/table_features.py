@@ -5,8 +5,9 @@
                      says so
     vector           as it is, 0 where missing
 
-Hashing needs no vocabulary, so a value never seen before has a token too; the network folds tokens into the
-rows of its table (`vitrina.nn.embeddings.MultiHash`). Ids are no feature here.
+The network folds tokens into the rows of one table (`vitrina.nn.embeddings.MultiHash`). Words that few rows
+have are left out (`common`, `TableFeatures.only`): they name their row as an id would and teach nothing of
+others, and the words of a row that came later were never learnt. Ids are no feature here.
 """
 
 import hashlib
@@ -56,6 +57,17 @@ class TableFeatures:
             weight=self.weight[at],
             number=self.number[rows],
             content=self.content[rows],
+        )
+
+    def only(self, tokens: LongArray) -> "TableFeatures":
+        """The same rows without other tokens than these."""
+        keep = np.isin(self.token, tokens)
+        return TableFeatures(
+            offsets=np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64),
+            token=self.token[keep],
+            weight=self.weight[keep],
+            number=self.number,
+            content=self.content,
         )
 
     def then(self, other: "TableFeatures") -> "TableFeatures":
@@ -169,6 +181,14 @@ def encode(
         number=np.concatenate(numbers, axis=1),
         content=np.concatenate(contents, axis=1),
     )
+
+
+def common(features: TableFeatures, min_count: int) -> LongArray:
+    """Tokens that at least `min_count` of some rows have, ascending."""
+    owner = np.repeat(np.arange(len(features)), np.diff(features.offsets))
+    once = np.unique(np.column_stack([features.token, owner]), axis=0)[:, 0]
+    token, n_rows = np.unique(once, return_counts=True)
+    return np.asarray(token[n_rows >= min_count], dtype=np.int64)
 
 
 def _check(table: pl.DataFrame, key: str) -> None:

@@ -39,7 +39,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.candidates.next_item import NextItemModel
-from vitrina.candidates.table_features import TableFeatures, encode, learn
+from vitrina.candidates.table_features import TableFeatures, common, encode, learn
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import check_positive, fitted
 from vitrina.ids import UNKNOWN, Ids
@@ -73,6 +73,8 @@ class TwoTower(NextItemModel):
     """The same for the users table."""
     n_buckets: int = 1 << 16
     """Rows of the table that hashed categories and words share; one of items, one of people."""
+    min_count: int = 5
+    """Trained items (people) that must have a category or word for it to be read; rarer ones act as names."""
     n_layers: int = 0
     """Transformer blocks over the history; 0 takes its mean."""
     n_heads: int = 2
@@ -89,6 +91,8 @@ class TwoTower(NextItemModel):
     learned_temperature: bool = True
     learnt_: dict[str, Any] = fitted()
     """How each column of the metadata is read."""
+    words_: LongArray = fitted()
+    """Tokens of items that are read, ascending."""
     features_: dict[str, Any] = fitted()
     """Features of the items, as arrays (`vitrina.candidates.table_features`)."""
     has_id_: BoolArray = fitted()
@@ -102,7 +106,7 @@ class TwoTower(NextItemModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, n_buckets=self.n_buckets, n_heads=self.n_heads)
+        check_positive(self, n_buckets=self.n_buckets, n_heads=self.n_heads, min_count=self.min_count)
         if self.n_layers < 0 or (self.n_layers and self.embedding_dim % self.n_heads):
             raise ConfigError(
                 f"TwoTower needs n_layers >= 0 and embedding_dim a multiple of n_heads, got {self.n_layers}, "
@@ -150,13 +154,17 @@ class TwoTower(NextItemModel):
             ConfigError: `columns` or `user_columns` does not fit its table.
         """
         known = _rows_of(items, ITEM_ID, train.items)
-        self.learnt_ = learn(known, self.columns)
-        self.features_ = asdict(encode(known, train.items, self.learnt_))
         self.has_id_ = train.item_counts() > 0
+        self.learnt_ = learn(known, self.columns)
+        described = encode(known, train.items, self.learnt_)
+        self.words_ = common(described.take(np.flatnonzero(self.has_id_)), self.min_count)
+        self.features_ = asdict(described.only(self.words_))
         trained = _rows_of(users, USER_ID, Ids(train.query_ids.drop_nulls()))
         self.people_learnt_ = learn(trained, self.user_columns, key=USER_ID)
         self.people_ = Ids(pl.Series([], dtype=pl.Int64) if users is None else users[USER_ID])
-        self.people_features_ = asdict(encode(users, self.people_, self.people_learnt_, and_nobody=True))
+        people = encode(users, self.people_, self.people_learnt_, and_nobody=True)
+        at = self.people_.ix(train.query_ids)
+        self.people_features_ = asdict(people.only(common(people.take(at[at != UNKNOWN]), self.min_count)))
         return super().fit(train)
 
     def extend(self, items: pl.DataFrame) -> Self:
@@ -176,7 +184,7 @@ class TwoTower(NextItemModel):
         wide = Ids(pl.concat([old.values, new.values.cast(old.values.dtype)]))
         from_old, from_new = old.ix(wide.values), new.ix(wide.values)
         rows = np.where(from_old != UNKNOWN, from_old, len(old) + from_new).astype(np.int64)
-        both = TableFeatures(**self.features_).then(encode(items, new, self.learnt_))
+        both = TableFeatures(**self.features_).then(encode(items, new, self.learnt_).only(self.words_))
         table = self.weights_["item.weight"]
         padded = np.concatenate([table[:-1], np.zeros((len(new), table.shape[1]), np.float32)])[rows]
         self.features_ = asdict(both.take(rows))
