@@ -316,6 +316,13 @@ def test_adamw_with_tables_is_each_optimiser_on_its_own_part():
     assert "exp_avg" in state[0]
 
 
+def test_tables_that_are_split_among_processes_are_refused():
+    table = torch.nn.Parameter(torch.zeros(9, 3))
+    table.device_mesh = "of FSDP2"
+    with pytest.raises(ConfigError, match="needs tables whole in each process; train without VITRINA_FSDP=1"):
+        AdamWWithTables([], [table], lr=0.1)
+
+
 def test_a_model_with_rowwise_tables_goes_on_from_its_checkpoint(tmp_path):
     from vitrina.nn.session import session
 

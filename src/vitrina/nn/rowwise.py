@@ -103,6 +103,9 @@ class AdamWWithTables(torch.optim.AdamW):
         betas: of AdamW.
         weight_decay: of AdamW.
         table_scale: see above.
+
+    Raises:
+        ConfigError: tables are split among processes (FSDP2); their rows must be whole.
     """
 
     def __init__(
@@ -115,9 +118,15 @@ class AdamWWithTables(torch.optim.AdamW):
         weight_decay: float = 0.0,
         table_scale: float = 10.0,
     ) -> None:
+        tables = list(tables)
+        if any(hasattr(table, "device_mesh") for table in tables):
+            raise ConfigError(
+                'table_optimizer="rowwise" needs tables whole in each process; train without VITRINA_FSDP=1 or '
+                'take "adamw"'
+            )
         groups = [
             {"params": list(dense), "table_scale": 0.0},
-            {"params": list(tables), "table_scale": table_scale},
+            {"params": tables, "table_scale": table_scale},
         ]
         super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay)
 
