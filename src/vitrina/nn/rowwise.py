@@ -121,8 +121,8 @@ class AdamWWithTables(torch.optim.AdamW):
         tables = list(tables)
         if any(hasattr(table, "device_mesh") for table in tables):
             raise ConfigError(
-                'table_optimizer="rowwise" needs tables whole in each process; train without VITRINA_FSDP=1 or '
-                'take "adamw"'
+                'table_optimizer="rowwise" needs tables whole in each process; train without '
+                'VITRINA_FSDP=1, or take "adamw"'
             )
         groups = [
             {"params": list(dense), "table_scale": 0.0},
