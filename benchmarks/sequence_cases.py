@@ -110,8 +110,10 @@ def in_time(table: str, shared: dict[str, Any], choose: dict[str, Any], *, trend
     """All models on one log under the split by time, three seeds each."""
     cosine = {**shared, **COSINE}
     blocks = {k: v for k, v in shared.items() if k not in ("n_layers", "dropout")}
+    argus = {k: v for k, v in blocks.items() if k != "shuffle_ties"}
     plain = [
         ("SASRec", "SASRec", cosine, ""),
+        ("SASRec, ties in the order of the log", "SASRec", {**cosine, "shuffle_ties": False}, ""),
         ("gSASRec", "GSASRec", shared, ""),
         ("eSASRec", "ESASRec", shared, ""),
         ("BERT4Rec", "BERT4Rec", shared, ""),
@@ -119,13 +121,15 @@ def in_time(table: str, shared: dict[str, Any], choose: dict[str, Any], *, trend
         ("HSTU", "HSTU", shared, ""),
         ("HSTU, request time", "HSTU", {**shared, **ASKED}, TOLD),
         ("TwoTower", "TwoTower", blocks, ""),
-        ("ARGUS, next item", "ARGUS", {**blocks, "n_tuning_epochs": 0}, ""),
+        ("ARGUS, next item", "ARGUS", {**argus, "n_tuning_epochs": 0}, ""),
         ("SASRec, trend", "SASRec", {**cosine, "trend_days": trend_days}, ""),
         ("SASRec, trend, new targets", "SASRec", {**cosine, "trend_days": trend_days, "targets": "new"}, ""),
         ("HSTU, trend, new targets", "HSTU", {**shared, "trend_days": trend_days, "targets": "new"}, ""),
     ]
     if table != "retail_time":
         plain = [entry for entry in plain if not entry[0].endswith("new targets")]
+    if not shared.get("shuffle_ties"):
+        plain = [entry for entry in plain if not entry[0].startswith("SASRec, ties")]
     best = BEST[TUNED[table]]["best"]
     return [
         *(Case(table, kind, kind, best.get(kind, {})) for kind in SIMPLE),
@@ -138,6 +142,7 @@ def in_time(table: str, shared: dict[str, Any], choose: dict[str, Any], *, trend
 
 TIME: dict[str, Any] = {"validation": "time", "refit": False, "patience": 2, "n_epochs": 20}
 RETAIL: dict[str, Any] = {
+    "shuffle_ties": True,
     "max_len": 100,
     "windows": "last",
     "n_layers": 1,
@@ -146,7 +151,14 @@ RETAIL: dict[str, Any] = {
     "embedding_dim": 64,
 }
 ML1M: dict[str, Any] = {"max_len": 100, "windows": "last", "n_layers": 2, "lr": 0.002, "embedding_dim": 64}
-BEAUTY_TIME: dict[str, Any] = {"max_len": 50, "n_layers": 1, "embedding_dim": 64, "dropout": 0.3, "lr": 0.002}
+BEAUTY_TIME: dict[str, Any] = {
+    "max_len": 50,
+    "n_layers": 1,
+    "embedding_dim": 64,
+    "dropout": 0.3,
+    "lr": 0.002,
+    "shuffle_ties": True,
+}
 
 
 def log_q(table: str) -> list[Case]:
