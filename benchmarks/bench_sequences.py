@@ -265,9 +265,9 @@ Tables that hold out the future are the ones to go by. There the simple models h
 [leaderboards](leaderboards.md), and each sequence model the number of epochs that did best on the latest
 twentieth of its training rows (seed 0), trained anew on all of them with three seeds. "trend": `trend_days`,
 an item's share of the latest events as a term of its logit; "new targets": only rows in which a user takes an
-item first are predicted. Where many rows share a time, baskets on Online Retail and dates on Beauty, ties are put in
-a new order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 days before the test
-([what was tried](models/sequences.md)).
+item first are predicted. Where many rows share a time, baskets on Online Retail and dates on Beauty, ties
+are put in a new order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 days before
+the test ([what was tried](models/sequences.md)).
 """
 
 

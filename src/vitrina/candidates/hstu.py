@@ -25,8 +25,8 @@ whole with probability N^a / l^2 and thinned to N^(a/2) rows otherwise, drawn wi
 Cost of one epoch: about N (5 L D^2 + L T D + M D) multiply-adds, three times over, N rows, M negatives, T =
 min(max_len, length), and N L T / 2 pairs with a table look-up and a SiLU each; memory T^2 bytes a row of a
 batch beside what SASRec needs.
-NOTE[DIFF] authors' code: negatives drawn for each row anew; here: drawn for the batch, one matrix product;
-for a catalogue that fits, `loss="softmax"` takes all items instead.
+NOTE[DIFF] authors' code: negatives drawn for each row anew; here: for every 64 rows, one matrix product; for
+a catalogue that fits, `loss="softmax"` takes all items instead.
 NOTE[DIFF] authors' code: positions counted from the oldest row; here: from the newest, as in all models here.
 NOTE[DIFF] authors' code: each user's latest rows alone, 101 epochs; here: every window and 20 epochs by
 default; `windows="last"` and `n_epochs` are the other way.
@@ -67,6 +67,7 @@ class HSTU(NextItemModel):
     embedding_dim: int = 50
     loss: str = "sampled_softmax"
     n_negatives: int = 128
+    n_share: int = 64
     correction: Correction = "none"
     cosine: bool = True
     temperature: float = 0.05

@@ -41,6 +41,9 @@ class Learning(Estimator):
     """Drawn "uniform", "unigram" (by count), "in_batch" (the batch's own positives), "mixed" (half of them
     uniform), "memory" (the batch's own and, where those are fewer, the latest before) or "streaming" (the
     batch's own, their frequencies learned as batches come)."""
+    n_share: int = 0
+    """Positions that share a set of "uniform" or "unigram" negatives: fewer learn in fewer steps, more cost
+    less; 0: all of the batch do ("bce", "gbce": none do)."""
     mask_own: bool = False
     """Whether other items of the same window are kept out of the negatives."""
     correction: Correction = "corrected"
@@ -113,6 +116,8 @@ class Learning(Estimator):
         self._check_choices()
         if self.patience and self.validation == "none":
             raise ConfigError(f'{kind}.patience={self.patience} needs validation="time" or "last"')
+        if self.n_share < 0:
+            raise ConfigError(f"{kind}.n_share must be >= 0, got {self.n_share}")
         for name in ("half_life_days", "trend_days"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{kind}.{name} must be >= 0 and finite, got {getattr(self, name)}")
@@ -147,6 +152,7 @@ class Learning(Estimator):
             loss=self.loss,
             n_negatives=self.n_negatives,
             negatives=self.negatives,
+            n_share=self.n_share,
             mask_own=self.mask_own,
             correction=self.correction,
             cosine=self.cosine,

@@ -100,6 +100,7 @@ class GSASRec(SASRec):
     """SASRec with gBCE over 256 negatives and separate vectors for what is predicted."""
 
     loss: str = "gbce"
+    n_share: int = 64
     tied: bool = False
 
 
@@ -110,3 +111,4 @@ class ESASRec(SASRec):
     loss: str = "sampled_softmax"
     block: str = "ligr"
     n_negatives: int = 256
+    n_share: int = 64

@@ -62,7 +62,7 @@ class TwoTower(NextItemModel):
         True
     """
 
-    without: ClassVar[tuple[str, ...]] = ("trend_days", "item_table", "table_optimizer")
+    without: ClassVar[tuple[str, ...]] = ("trend_days", "item_table", "table_optimizer", "n_share")
     reads_items: ClassVar[bool] = True
     """`Pipeline.fit` hands item metadata to `fit`."""
     reads_users: ClassVar[bool] = True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import ConfigError, InputError
 
@@ -19,9 +20,34 @@ class Negatives:
     """Items drawn for a batch, and how probable each draw was."""
 
     item_ix: Tensor
-    """(M,), shared by all positions, or (P, M); int64."""
+    """(M,), shared by all positions, or (P, M), or (G, M), each of `n_share` positions; int64."""
     log_q: Tensor
     """Log of the probability that one draw gives the item, in the shape of `item_ix`."""
+    n_share: int = 0
+    """Positions, one after another, that share a row of `item_ix` of shape (G, M); 0 for the other shapes."""
+
+    def each(self, n_positions: int) -> "Negatives":
+        """The same with a row for each position, where some share one."""
+        if not self.n_share:
+            return self
+        at_P = torch.arange(n_positions, device=self.item_ix.device) // self.n_share
+        return Negatives(self.item_ix[at_P], self.log_q[at_P])
+
+    def logits(self, hidden_PD: Tensor, neg_emb: Tensor) -> Tensor:
+        """Products of each position with its negatives. Shape (P, M).
+
+        Args:
+            hidden_PD: positions.
+            neg_emb: vectors of `item_ix`, in its shape and D.
+        """
+        if neg_emb.dim() == 2:
+            return hidden_PD @ neg_emb.T
+        if not self.n_share:
+            return torch.einsum("pd,pmd->pm", hidden_PD, neg_emb)
+        n_positions, n_sets = len(hidden_PD), len(neg_emb)
+        hidden = F.pad(hidden_PD, (0, 0, 0, n_sets * self.n_share - n_positions))
+        found = hidden.view(n_sets, self.n_share, -1) @ neg_emb.mT
+        return found.view(n_sets * self.n_share, -1)[:n_positions]
 
 
 def collisions(

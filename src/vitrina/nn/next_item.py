@@ -174,6 +174,8 @@ class LossConfig:
     n_negatives: int = 256
     negatives: str = "uniform"
     correction: Correction = "corrected"
+    n_share: int = 0
+    """Positions that share a set of "uniform" or "unigram" negatives; 0: all of the batch, or none in BCE."""
     gbce_t: float = 0.75
     cosine: bool = False
     temperature: float = 1.0
@@ -196,9 +198,10 @@ def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
     n_items, counts = len(counts_I), torch.from_numpy(np.asarray(counts_I, dtype=np.float64))
     match config.negatives:
         case "uniform":
-            return Uniform(n_items, config.n_negatives, shared=config.loss == "sampled_softmax")
+            shared = config.loss == "sampled_softmax"
+            return Uniform(n_items, config.n_negatives, shared=shared, n_share=config.n_share)
         case "unigram":
-            return Unigram(counts, config.n_negatives)
+            return Unigram(counts, config.n_negatives, n_share=config.n_share)
         case "in_batch":
             return InBatch(counts, config.n_negatives)
         case "memory":
@@ -275,13 +278,11 @@ class NextItemObjective(nn.Module):
     ) -> Tensor:
         """Loss of each position over drawn negatives. Shape (P,)."""
         drawn = self.draw(target_P)
-        valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
         pos_logit_P = (hidden_PD * self._vectors(target_P, item_emb_ID)).sum(-1)
-        if drawn.item_ix.dim() == 1:
-            neg_logit_PM = hidden_PD @ self._vectors(drawn.item_ix, item_emb_ID).T
-        else:
-            neg_emb_PMD = self._vectors(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
-            neg_logit_PM = torch.einsum("pd,pmd->pm", hidden_PD, neg_emb_PMD)
+        neg_emb = self._vectors(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
+        neg_logit_PM = drawn.logits(hidden_PD, neg_emb)
+        drawn = drawn.each(len(target_P))
+        valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
         pos_logit_P, neg_logit_PM = pos_logit_P.float(), neg_logit_PM.float()
         if side is not None:
             pos_logit_P = pos_logit_P + side.of(target_P)

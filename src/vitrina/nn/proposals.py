@@ -2,7 +2,8 @@
 
 Notation                                                                               shape
     I, P        items of the catalogue; positives of a batch
-    M           negatives of a position: shared by all positions, or drawn for each    (M,) or (P, M)
+    M           negatives of a position: shared by all positions, drawn for each, or   (M,), (P, M)
+                shared by some, G sets in all                                          or (G, M)
     c_i, N      occurrences of item i in the training rows, and their sum              (I,)
     Q(i)        probability that ONE draw gives item i; `log_q` is its logarithm
 
@@ -64,17 +65,18 @@ class Uniform:
         n_items: I.
         n: M, draws with replacement.
         shared: one set for all positions; False draws for each position anew.
+        n_share: this many positions share one set, whatever `shared` says; 0 follows `shared`.
     """
 
-    def __init__(self, n_items: int, n: int, *, shared: bool = True) -> None:
+    def __init__(self, n_items: int, n: int, *, shared: bool = True, n_share: int = 0) -> None:
         _check_at_least_one("Uniform", n_items=n_items, n=n)
-        self.n_items, self.n, self.shared = n_items, n, shared
+        self.n_items, self.n, self.shared, self.n_share = n_items, n, shared, n_share
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
-        """M items, or (P, M). Cost: O(M) or O(P M)."""
-        shape = (self.n,) if self.shared else (len(positives_P), self.n)
+        """M items, (G, M) or (P, M). Cost: O(M), O(G M) or O(P M)."""
+        shape = _shape(self, len(positives_P))
         item_ix = torch.randint(self.n_items, shape, generator=generator, device=positives_P.device)
-        return Negatives(item_ix, self.log_q(item_ix))
+        return Negatives(item_ix, self.log_q(item_ix), self.n_share)
 
     def log_q(self, item_ix: Tensor) -> Tensor:
         """-log I."""
@@ -91,36 +93,50 @@ class Unigram:
         n: M, draws with replacement.
         power: 1 draws as often as items occur, 0 draws all that occurred alike; word2vec has 0.75.
         shared: one set for all positions; False draws for each position anew.
+        n_share: this many positions share one set, whatever `shared` says; 0 follows `shared`.
     """
 
     def __init__(
-        self, counts_I: IntArray | Tensor, n: int, *, power: float = 1.0, shared: bool = True
+        self,
+        counts_I: IntArray | Tensor,
+        n: int,
+        *,
+        power: float = 1.0,
+        shared: bool = True,
+        n_share: int = 0,
     ) -> None:
         _check_at_least_one("Unigram", n=n)
         c_I = _checked_counts("Unigram", counts_I)
         weight_I = np.where(c_I > 0, np.where(c_I > 0, c_I, 1.0) ** power, 0.0)
         p_I = weight_I / weight_I.sum()
-        self.n_items, self.n, self.shared = len(p_I), n, shared
+        self.n_items, self.n, self.shared, self.n_share = len(p_I), n, shared, n_share
         with np.errstate(divide="ignore"):
             self.log_q_I = torch.from_numpy(np.log(p_I).astype(np.float32))
         keep_I, alias_I = _alias_table(p_I * len(p_I))
         self.keep_I, self.alias_I = torch.from_numpy(keep_I), torch.from_numpy(alias_I)
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
-        """M items, or (P, M). Cost: O(M) or O(P M)."""
+        """M items, (G, M) or (P, M). Cost: O(M), O(G M) or O(P M)."""
         device = positives_P.device
         if self.keep_I.device != device:
             self.keep_I, self.alias_I = self.keep_I.to(device), self.alias_I.to(device)
-        shape = (self.n,) if self.shared else (len(positives_P), self.n)
+        shape = _shape(self, len(positives_P))
         u = torch.rand(shape, generator=generator, device=device, dtype=torch.float64) * self.n_items
         column = u.long().clamp_(max=self.n_items - 1)
         item_ix = torch.where(u - column < self.keep_I[column], column, self.alias_I[column])
-        return Negatives(item_ix, self.log_q(item_ix))
+        return Negatives(item_ix, self.log_q(item_ix), self.n_share)
 
     def log_q(self, item_ix: Tensor) -> Tensor:
         """Log of the item's share of all c^power."""
         self.log_q_I = self.log_q_I.to(item_ix.device)
         return self.log_q_I[item_ix]
+
+
+def _shape(proposal: Uniform | Unigram, n_positions: int) -> tuple[int, ...]:
+    """Of the items to draw."""
+    if proposal.n_share:
+        return -(-n_positions // proposal.n_share), proposal.n
+    return (proposal.n,) if proposal.shared else (n_positions, proposal.n)
 
 
 class InBatch:
