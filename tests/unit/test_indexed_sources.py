@@ -94,9 +94,11 @@ def seen_by(queries: Histories) -> Jagged:
     return Jagged(queries.offsets, queries.item_ix)
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_through_an_exact_index_a_model_answers_what_it_answers_itself(name, train):
-    model = CANDIDATES[name](**VECTORS[name]).fit(train)
+@pytest.mark.parametrize(
+    ("name", "params"), [*VECTORS.items(), ("SASRec", {**SMALL, "cosine": True, "trend_days": 7.0})]
+)
+def test_through_an_exact_index_a_model_answers_what_it_answers_itself(name, params, train):
+    model = CANDIDATES[name](**params).fit(train)
     source = indexed(model, ExactIndex(), train)
     asked = train.of(pl.Series(["u00003", "nobody", "u00017", "u00000"])).asked_at(10**12)
     exclude, allowed = seen_by(asked), np.arange(train.n_items) % 3 > 0

@@ -171,8 +171,9 @@ class TwoTower(NextItemModel):
         """Add items that the model does not know, from their metadata; returns self.
 
         Nothing is trained. Item numbers shift, for vocabularies are sorted: ask with histories over
-        `items_` or let `retrieve` translate them. In a pipeline all generators must agree on the vocabulary
-        (`Pipeline.bind`).
+        `items_` or let `retrieve` translate them. In a pipeline all generators must agree on the vocabulary;
+        `Pipeline.bind` checks that, and gives the new vectors to the index of the source. Not while the model
+        answers elsewhere: load a second one, extend that, and put it in place.
 
         Raises:
             InputError: the frame lacks a column that the model was fitted with, or has an item twice.
