@@ -83,7 +83,13 @@ def test_movielens_100k_form(tmp_path: Path) -> None:
         film + "\n302|Misérables, Les (1995)|||x|" + "|".join(["0"] * 19) + "\n",
         "iso-8859-1",
     )
+    assert datasets.movielens(tmp_path, on_mismatch="ignore").users.is_empty()
+    put(tmp_path / "u.user", "302|24|M|technician|85711\n196|53|F|other|94043\n")
     made = datasets.movielens(tmp_path, on_mismatch="ignore")
+    assert made.users.to_dicts() == [
+        {"user_id": 196, "age": 53, "gender": "F", "occupation": "other"},
+        {"user_id": 302, "age": 24, "gender": "M", "occupation": "technician"},
+    ]
     assert rows(made)[0] == {
         "user_id": 196,
         "item_id": 242,
@@ -105,8 +111,10 @@ def test_movielens_1m_form_with_colons_in_a_title(tmp_path: Path) -> None:
         "260::Star Wars: Episode IV - A New Hope (1977)::Action|Sci-Fi\n",
         "iso-8859-1",
     )
+    put(tmp_path / "users.dat", "1::F::1::10::48067\n")
     with pytest.warns(datasets.DatasetWarning, match="subset"):
         made = datasets.movielens(tmp_path)
+    assert made.users.rows() == [(1, 1, "F", "10")]
     assert [(r["user_id"], r["item_id"], r["value"]) for r in rows(made)] == [(1, 1193, 5.0), (2, 260, 4.0)]
     assert made.items["title"].to_list() == ["Star Wars: Episode IV - A New Hope"]
     assert made.outcome == "subset"

@@ -117,7 +117,7 @@ def about(name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def export(name: str, out: Path, *, folder: Path | None = None, users: int | None = None) -> dict[str, Any]:
-    """Write events.parquet and items.parquet, as a log of one's own would look.
+    """Write events.parquet, items.parquet and users.parquet, as far as they are known.
 
     Args:
         name: of the data set.
@@ -136,9 +136,10 @@ def export(name: str, out: Path, *, folder: Path | None = None, users: int | Non
         out.mkdir(parents=True, exist_ok=True)
         events.sort(TS, USER_ID, maintain_order=True).sink_parquet(out / "events.parquet")
         answer["rows"] = pl.scan_parquet(out / "events.parquet").select(pl.len()).collect().item()
-        if len(found.items):
-            found.items.write_parquet(out / "items.parquet")
-            answer["items"] = str(out / "items.parquet")
+        for table, rows in (("items", found.items), ("users", found.users)):
+            if len(rows):
+                rows.write_parquet(out / f"{table}.parquet")
+                answer[table] = str(out / f"{table}.parquet")
     except OSError as error:
         raise ConfigError(
             f"{out} cannot be written ({error.strerror or error}); free space or choose another folder"
