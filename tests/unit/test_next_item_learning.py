@@ -178,6 +178,39 @@ def test_memory_fills_what_a_small_batch_lacks():
     assert set(large) <= set(range(20, 35))
 
 
+# --- batches without a target -------------------------------------------------------------------------------
+
+
+WITHOUT = [
+    *((kind, {}) for kind in (SASRec, HSTU, GRU4Rec, TwoTower)),
+    (SASRec, {"tied": False, "trend_days": 5.0}),
+    (SASRec, {"tied": False, "item_table": "hashed"}),
+]
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+@pytest.mark.parametrize(("kind", "more"), WITHOUT)
+def test_a_part_of_a_batch_without_targets_has_no_loss_and_a_gradient_of_every_parameter(kind, loss, more):
+    """As where `targets="new"` and a process gets windows in which nobody takes anything new."""
+    model = kind(
+        embedding_dim=8, max_len=5, loss=loss, learned_temperature=True, negatives="in_batch", **more
+    )
+    train = markov_world(n_users=6, n_items=12, seed=0).train
+    if kind is TwoTower:
+        model.clone(n_epochs=1).fit(train)
+    model._aims = model._aims_of(train)
+    objective = model._objective(train).train()
+    windows = model._windows(train)
+    batch = model._batch(windows, train, np.random.default_rng(0))
+    nothing_BT = torch.zeros_like(batch.layout.valid_BT)
+    none = Batch(batch.item_BT, batch.target_BT, batch.layout, nothing_BT, None, batch.trend_BT)
+    loss_sum, n_terms = objective(none)
+    assert (float(loss_sum.detach()), int(n_terms)) == (0.0, 0)
+    loss_sum.backward()
+    missed = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missed
+
+
 # --- schedules ----------------------------------------------------------------------------------------------
 
 

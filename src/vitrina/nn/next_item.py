@@ -249,7 +249,10 @@ class NextItemObjective(nn.Module):
             item_emb_ID = None if item_emb_ID is None else F.normalize(item_emb_ID, dim=-1)
         hidden_PD = hidden_PD / self.temperature()
         if not len(target_P):
-            return hidden_PD.sum() * 0.0
+            # every parameter takes part, or DDP would wait for it
+            parts = [hidden_PD, self.encoder.item_vectors() if item_emb_ID is None else item_emb_ID]
+            parts += [] if side is None else [side.weight_P]
+            return torch.stack([part.sum() for part in parts]).sum() * 0.0
         if item_emb_ID is None:
             loss_P = self._sampled(hidden_PD, None, target_P, batch, side)
             return loss_P.sum() if batch.weight_BT is None else loss_P @ batch.weight_BT[batch.targets_BT]

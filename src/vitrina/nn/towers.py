@@ -203,9 +203,9 @@ class TowersObjective(NextItemObjective):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of targets)."""
-        if self.config.loss != "sampled_softmax":
-            return super().forward(batch)
         target_P = batch.target_BT[batch.targets_BT]
+        if self.config.loss != "sampled_softmax" or not len(target_P):
+            return super().forward(batch)
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
         drawn = self.draw(target_P)
         valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
