@@ -7,11 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from vitrina.candidates.argus import ARGUS, N_GAPS, SIZES, contexts
+from vitrina.candidates.argus import ARGUS, SIZES
+from vitrina.candidates.contexts import N_CONTEXTS, SURFACE, TIME, contexts
 from vitrina.candidates.preferences import preferences
 from vitrina.errors import ConfigError
 from vitrina.log import Histories
-from vitrina.nn.argus import ArgusNet, Pairs, Tokens, Triples
+from vitrina.nn import checkpoint, session
+from vitrina.nn.argus import ArgusNet, Pairs, Tokens, Triples, hidden
 from vitrina.nn.layout import Windows, pad
 
 SMALL = {"embedding_dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_len": 24, "lr": 0.005}
@@ -33,7 +35,7 @@ def log(rows: list[tuple[int, int, int, str]]) -> Histories:
     return Histories.from_frame(pl.DataFrame({"user_id": user, "item_id": item, "ts": ts, "event": event}))
 
 
-def world_of_feedback(seed: int, n_users: int = 400, n: int = 24) -> tuple[Histories, np.ndarray]:
+def world_of_feedback(seed: int, n_users: int = 200, n: int = 24) -> tuple[Histories, np.ndarray]:
     """Items come at random, whoever it is; users play those of their own parity (90 %), skip the others.
 
     Which item comes next says nothing about a user: all is in the feedback.
@@ -50,17 +52,17 @@ def world_of_feedback(seed: int, n_users: int = 400, n: int = 24) -> tuple[Histo
 
 
 def test_feedback_tells_tastes_that_the_next_item_does_not():
-    train, taste = world_of_feedback(seed=0)
-    asked = np.tile(np.arange(8, dtype=np.int32), 400)
+    train, taste = world_of_feedback(seed=0, n_users=200)
+    asked = np.tile(np.arange(8, dtype=np.int32), 200)
     own = asked % 2 == np.repeat(taste, 8)
     share, told = {}, {}
     for name, params in {
         "next item only": {"feedback_weight": 0.0, "n_tuning_epochs": 0},
-        "both": {"refusals": ("skip",), "n_tuning_epochs": 8, "tuning_lr": 0.003},
+        "both": {"refusals": ("skip",), "n_tuning_epochs": 6, "tuning_lr": 0.003},
     }.items():
-        model = ARGUS(**SMALL, **params, n_epochs=20, dropout=0.0, loss="softmax", batch_size=20).fit(train)
+        model = ARGUS(**SMALL, **params, n_epochs=12, dropout=0.0, loss="softmax", batch_size=10).fit(train)
         share[name] = (model.retrieve(train, k=8).item_ix % 2 == taste[:, None]).mean()
-        full = model.p_feedback(train.rows(np.repeat(np.arange(400), 8)), asked)[:, 0]
+        full = model.p_feedback(train.rows(np.repeat(np.arange(200), 8)), asked)[:, 0]
         told[name] = full[own].mean() - full[~own].mean()
     assert abs(share["next item only"] - 0.5) < 0.05
     assert abs(told["next item only"]) < 0.05
@@ -107,6 +109,8 @@ def test_impressions_are_no_tokens():
 def tokens(n_rows: int = 2, n: int = 6, seed: int = 0) -> tuple[ArgusNet, Tokens, object]:
     torch.manual_seed(seed)
     net = ArgusNet(9, 3, (5, 4), embedding_dim=8, hidden_dim=16, n_layers=2, n_heads=2, dropout=0.0).eval()
+    for parameter in net.parameters():  # at the start, much is 0
+        torch.nn.init.normal_(parameter, std=0.2)
     shape = (n_rows, n)
     context = torch.stack([torch.randint(5, shape), torch.randint(4, shape)], -1)
     read = Tokens(torch.randint(9, shape), context, torch.randint(3, shape))
@@ -123,6 +127,35 @@ def test_a_state_knows_its_event_and_nothing_after_it(column):
     after = net(read._replace(**{column: changed}), layout)
     assert torch.equal(before[:, :3], after[:, :3])
     assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+def test_before_the_first_step_the_items_read_reach_the_query_unchanged():
+    torch.manual_seed(0)
+    shape = {"embedding_dim": 8, "hidden_dim": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.0}
+    net = ArgusNet(9, 3, (5, 4), **shape)
+    items = net.item_vectors()
+    assert torch.allclose(
+        net.back(net.merge(torch.cat([items, torch.ones(9, 8), torch.zeros(9, 8)], -1))), items, atol=1e-6
+    )
+    states, context = torch.randn(2, 3, 16), torch.randint(4, (2, 3, 2))
+    layout = pad(Windows(np.array([0, 3]), np.array([3, 6]))).layout
+    assert torch.equal(net.asked(states, context, context, layout), states)
+    assert torch.equal(net.query(states, context), net.back(states))
+
+
+def test_a_question_reads_its_own_context_and_no_later_event():
+    net, read, layout = tokens()
+    states, context = net(read, layout), read.context_BTC
+    before = net.asked(states, context, context, layout)
+    changed = context.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 4
+    other = net.asked(states, context, changed, layout)
+    assert torch.equal(before[:, :3], other[:, :3])
+    assert torch.equal(before[:, 4:], other[:, 4:])
+    assert not torch.allclose(before[:, 3], other[:, 3])
+    later = states.clone()
+    later[:, 4:] += 1.0
+    assert torch.equal(before[:, :4], net.asked(later, context, context, layout)[:, :4])
 
 
 def test_item_and_feedback_of_an_event_are_not_among_the_inputs_of_their_prediction():
@@ -158,9 +191,100 @@ def test_named_sizes_have_the_parameters_they_are_named_after(size, millions):
 # --- what the log tells -------------------------------------------------------------------------------------
 
 
-def test_context_is_the_hour_of_the_week_and_the_gap():
-    train = log([(1, 1, 0, "a"), (1, 2, 1, "a"), (1, 3, 60, "a"), (2, 4, 7 * 24 * 60 + 61, "a")])
-    assert contexts(train).tolist() == [[0, N_GAPS], [0, 5], [1, 11], [1, N_GAPS]]
+def test_context_is_hour_day_gap_and_surface():
+    rows = [(1, 1, 0, "a"), (1, 2, 1, "f"), (1, 3, 60, "a"), (2, 4, 8 * 24 * 60 + 61, "f")]
+    train = log(rows)  # 1970-01-01 was a Thursday
+    unknown = N_CONTEXTS[2]
+    told = contexts(train, [train.event_names.index("f")])
+    assert told.tolist() == [[0, 3, unknown, 0], [0, 3, 5, 1], [1, 3, 11, 0], [1, 4, unknown, 1]]
+    assert contexts(train)[:, SURFACE[0]].tolist() == [N_CONTEXTS[SURFACE[0]]] * 4
+    assert contexts(log([(1, 1, 0, "a")]).rows(np.array([-1], np.int32))).shape == (0, 4)
+
+
+def test_parts_of_a_context_are_hidden_together_as_often_as_asked():
+    torch.manual_seed(0)
+    known = torch.zeros(4000, 4, dtype=torch.long)
+    seen = hidden(known, N_CONTEXTS, ((TIME, 0.25), (SURFACE, 1.0)))
+    is_hidden = seen == torch.tensor(N_CONTEXTS)
+    assert is_hidden[:, TIME].all(1).float().mean() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(is_hidden[:, TIME].all(1), is_hidden[:, TIME].any(1))
+    assert is_hidden[:, 3].all()
+    assert not known.any(), "the batch was changed in place"
+
+
+# --- what is known of a request -----------------------------------------------------------------------------
+
+
+def told_by_the_hour(n_users: int = 200, n: int = 24) -> Histories:
+    """By day (12 h) everybody takes an item of 0..7, by night one of 8..15; a feed shows even ones."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(n_users), n)
+    hour = np.concatenate([np.sort(rng.choice(24 * 40, n, replace=False)) for _ in range(n_users)])
+    feed = rng.random(len(user)) < 0.5
+    item = rng.integers(0, 4, len(user)) * 2 + np.where(feed, 0, 1) + np.where(hour % 24 < 12, 0, 8)
+    return log(list(zip(user, item, hour * 60, np.where(feed, "seen", "found"), strict=True)))
+
+
+def test_time_and_surface_of_a_request_tell_what_comes_next():
+    train = told_by_the_hour()
+    params = {
+        **SMALL,
+        "loss": "softmax",
+        "n_epochs": 12,
+        "batch_size": 16,
+        "p_no_context": 0.2,
+        "dropout": 0.0,
+    }
+    day, night = (train.asked_at((41 * 24 + hour) * 60 * MINUTE) for hour in (6, 18))
+    model = ARGUS(**params, request_time=True, feed_events=("seen",), asked_from="feed", n_tuning_epochs=1)
+    model.fit(train)
+    shares = [(model.retrieve(q, k=4).item_ix // 8 == at).mean() for at, q in enumerate((day, night))]
+    assert min(shares) > 0.95
+    assert (model.retrieve(day, k=4).item_ix % 2 == 0).mean() > 0.95
+    alone = replace(model, asked_from="alone")
+    alone.__dict__.update({name: value for name, value in vars(model).items() if name.endswith("_")})
+    assert (alone.retrieve(day, k=4).item_ix % 2 == 1).mean() > 0.95
+
+
+def test_without_request_time_the_time_of_a_request_changes_nothing():
+    train, _ = world_of_feedback(seed=1, n_users=20)
+    model = ARGUS(**SMALL, n_epochs=1).fit(train)
+    assert np.array_equal(model.embed(train), model.embed(train.asked_at(10**15)))
+    told = ARGUS(**SMALL, n_epochs=1, request_time=True).fit(train)
+    assert np.isfinite(told.embed(train)).all(), "a query that does not say when was refused"
+    assert not np.allclose(told.embed(train), told.embed(train.asked_at(10**15)), atol=1e-7)
+
+
+# --- being stopped ------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_fit_killed_in_either_phase_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    train, _ = world_of_feedback(seed=3, n_users=24)
+    params = {**SMALL, "batch_size": 8, "n_epochs": 2, "n_tuning_epochs": 2, "refusals": ("skip",)}
+    whole = ARGUS(**params).fit(train)
+    saved = checkpoint.save
+    for kill in range(1, 5):  # a checkpoint after each epoch: two of the pre-training, two of the tuning
+        folder, n_saved = tmp_path / str(kill), []
+
+        def save(*given, n_saved=n_saved, kill=kill):
+            saved(*given)
+            n_saved.append(given[0].name)
+            if len(n_saved) == kill:
+                raise Killed
+
+        monkeypatch.setattr(checkpoint, "save", save)
+        with session.session(folder=folder), pytest.raises(Killed):
+            ARGUS(**params).fit(train)
+        monkeypatch.setattr(checkpoint, "save", saved)
+        with session.session(folder=folder):
+            again = ARGUS(**params).fit(train)
+        assert n_saved == ["ARGUS-fit", "ARGUS-fit", "ARGUS-tune", "ARGUS-tune"][:kill]
+        assert all(np.array_equal(whole.weights_[name], again.weights_[name]) for name in whole.weights_)
+        assert again.tuning_curve_["loss"].to_list() == whole.tuning_curve_["loss"].to_list()
 
 
 def test_preferences_join_what_was_shown_to_what_was_taken_next():
@@ -190,6 +314,8 @@ def test_preferences_join_what_was_shown_to_what_was_taken_next():
         ({"p_no_context": 1.5}, "p_no_context must be in"),
         ({"tuning_lr": 0.0}, "tuning_lr must be > 0"),
         ({"tied": False}, "ARGUS.tied must be True"),
+        ({"asked_from": "home"}, "asked_from must be one of anywhere, alone, feed"),
+        ({"asked_from": "feed"}, "the last two with feed_events"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_refused(params, says):

@@ -52,8 +52,9 @@ def test_dense_parameters_have_their_closed_form(n_layers, dim):
     d = 8
     argus = plan("ARGUS", {"embedding_dim": d, "hidden_dim": dim, "n_layers": n_layers}, **LOG)
     merge, norm = (3 * d + 1) * dim, 2 * dim
-    query = (dim + d + 1) * dim + (dim + 1) * d
-    feedback = (dim + 2 * d + 1) * dim + (dim + 1)
+    asking = 2 * dim + 4 * (dim + 1) * dim + d * dim
+    query = asking + (dim + 1) * d + (dim + d + 1) * dim + (dim + 1) * d
+    feedback = (dim + 1) * d + (dim + 3 * d + 1) * dim + (dim + 1)
     assert argus.dense_parameters == n_layers * (12 * dim**2 + 13 * dim) + merge + norm + query + feedback
 
 

@@ -9,18 +9,25 @@ Notation                                                                        
 
     P(history) = prod_t P(i_t | h_(t-1), c_t) P(f_t | h_(t-1), c_t, i_t)
 
-Pre-training maximises both factors: the first, a sampled softmax with logQ over in-batch and uniform
-negatives, imitates whatever put items before people; the second says how they took them. Fine-tuning then
-makes two towers that can answer offline, u = query(h_T, no context) and e(i), with the pairwise loss
+Pre-training maximises both factors: the first, by default a sampled softmax with logQ over in-batch and
+uniform negatives, imitates whatever put items before people; the second says how they took them. Fine-tuning
+then makes two towers that can answer offline, u = query(h_T, c) and e(i). It goes on with both losses, but
+learns to predict only those events that were no refusal, with the context that will be known when it is
+asked, and adds the pairwise loss on impressions and refusals (see `vitrina.nn.argus`):
 
     -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau ),   a taken; b shown with it, or refused before
 
-and a sampled softmax against drawn negatives beside it (see `vitrina.nn.argus`). Feedback is the kind of
-event of each row (`Histories.event`): "full" and "skip", "click" and "buy". Rows of `shown_events` are
-impressions that led to nothing: they are no tokens, they are the b of the pairs. A log without them, and
-without `refusals`, is fine-tuned against drawn negatives alone.
+Feedback is the kind of event of each row (`Histories.event`): "full" and "skip", "click" and "buy". Rows of
+`shown_events` are impressions that led to nothing: they are no tokens, they are the b of the pairs.
 
-Context is what the time of an event tells: the hour of the week (UTC) and the gap since the event before it.
+Context is what the time of an event tells, hour of the day and day of the week (UTC) and the gap since the
+event before it, and, with `feed_events`, whether a feed led to the event or the person came alone. What is
+known of the context of the request is a choice:
+
+    request_time    its time (`Histories.asked_ts`); a query that does not say when has an unknown one. It
+                    changes what is measured, as in HSTU, and a table must say which rows had it: the
+                    evaluation notes it
+    asked_from      "feed" or "alone": where the list will be shown; "anywhere" leaves it unknown
 
 Sizes, by `size`; L blocks of about 12 H^2 parameters, without the vectors of items:
 
@@ -31,15 +38,15 @@ NOTE[DIFF] paper: towers of their own at the fine-tuning; here: the head and the
 pre-trained go on; because without impressions there would be little to train new ones on.
 NOTE[DIFF] paper: the pairwise loss alone; here: drawn negatives beside it; because impressions only compare
 what the feed thought worth showing, and retrieval ranks everything else too.
-NOTE[DIFF] paper: contexts of the product (surface, device); here: time alone; because histories carry no
-other.
+NOTE[DIFF] paper: contexts of the product (surface, device); here: time, and feed or not by the kind of event;
+because histories carry no other.
 Use when: events differ in what they mean, or impressions are logged, and there is much data. See also:
 SASRec (one kind of event), HSTU (time between events).
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import polars as pl
@@ -47,18 +54,19 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.ann import Jagged, TopK
+from vitrina.candidates.contexts import N_CONTEXTS, SURFACE, TIME, contexts, of_time
 from vitrina.candidates.held_out import HeldOut
 from vitrina.candidates.next_item import NextItemModel
 from vitrina.candidates.preferences import Preferences, preferences
 from vitrina.errors import ConfigError
 from vitrina.estimator import fitted
 from vitrina.log import Histories
-from vitrina.nn import session
-from vitrina.nn.argus import ArgusNet, Pairs, PretrainingObjective, Tokens, TowersObjective, Triples
+from vitrina.nn import device, session
+from vitrina.nn.argus import ArgusNet, ArgusObjective, Pairs, Tokens, Triples
 from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pad
 from vitrina.nn.next_item import NextItemObjective
-from vitrina.nn.training import Run, Schedule, fit
-from vitrina.schema import US_PER_SECOND, BoolArray, ByteArray, FloatArray, IntArray
+from vitrina.nn.training import Run, fit, kept_rng
+from vitrina.schema import BoolArray, ByteArray, FloatArray, IntArray
 
 SIZES = {
     "tiny": (2, 64, 2),
@@ -68,8 +76,7 @@ SIZES = {
     "1b": (20, 2048, 16),
 }
 """Blocks, width and heads of each size."""
-N_HOURS, N_GAPS = 168, 26
-"""Buckets of context: hours of a week; powers of two of seconds, the last from about a year on."""
+ASKED_FROM = ("anywhere", "alone", "feed")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -91,6 +98,7 @@ class ARGUS(NextItemModel):
         "mask_own",
         "item_table",
         "table_optimizer",
+        "shuffle_ties",
     )
     size: str = "tiny"
     """Name of blocks, width and heads, as in the module."""
@@ -103,7 +111,13 @@ class ARGUS(NextItemModel):
     feedback_weight: float = 1.0
     """lambda of the feedback's loss; 0 learns the next item only."""
     p_no_context: float = 0.5
-    """Chance that the context of the next event is hidden in training."""
+    """Chance that a part of the context of the next event, time or surface, is hidden in training."""
+    request_time: bool = False
+    """Whether the time of the request is told, where `Histories.asked_ts` says it."""
+    feed_events: tuple[str, ...] = ()
+    """Kinds of event that a feed led to; the others people found alone."""
+    asked_from: str = "anywhere"
+    """"feed" or "alone": the surface that lists are for, told as context; "anywhere" does not tell."""
     shown_events: tuple[str, ...] = ("impression",)
     """Kinds of event that are impressions without a take."""
     refusals: tuple[str, ...] = ()
@@ -113,7 +127,7 @@ class ARGUS(NextItemModel):
     tuning_lr: float = 3e-4
     """Step size of the fine-tuning."""
     pair_weight: float = 1.0
-    """Of preferences beside drawn negatives in the fine-tuning."""
+    """mu: what the mean loss of preferences counts beside the mean loss of events in the fine-tuning."""
     loss: str = "sampled_softmax"
     n_negatives: int = 512
     negatives: str = "mixed"
@@ -126,7 +140,8 @@ class ARGUS(NextItemModel):
     """epoch, loss and seconds of the fine-tuning."""
 
     def __post_init__(self) -> None:
-        self.shown_events, self.refusals = tuple(self.shown_events), tuple(self.refusals)
+        for name in ("shown_events", "refusals", "feed_events"):
+            setattr(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         if self.size not in SIZES:
             raise ConfigError(f"ARGUS.size must be one of {', '.join(SIZES)}, got {self.size!r}")
@@ -145,6 +160,11 @@ class ARGUS(NextItemModel):
             raise ConfigError(
                 f"ARGUS.tuning_lr must be > 0 and feedback_weight and pair_weight >= 0, got "
                 f"{self.tuning_lr}, {self.feedback_weight} and {self.pair_weight}"
+            )
+        if self.asked_from not in ASKED_FROM or (self.asked_from != "anywhere" and not self.feed_events):
+            raise ConfigError(
+                f"ARGUS.asked_from must be one of {', '.join(ASKED_FROM)}, the last two with feed_events, "
+                f"got {self.asked_from!r} and feed_events={self.feed_events}"
             )
         if not self.tied:
             raise ConfigError("ARGUS.tied must be True: its items read and scored share their vectors")
@@ -165,7 +185,7 @@ class ARGUS(NextItemModel):
         return ArgusNet(
             n_items,
             n_kinds,
-            (N_HOURS, N_GAPS),
+            N_CONTEXTS,
             embedding_dim=self.embedding_dim,
             hidden_dim=hidden_dim,
             n_layers=n_layers,
@@ -209,19 +229,17 @@ class ARGUS(NextItemModel):
         return super().retrieve(self._read(queries), k=k, exclude=exclude, allowed=allowed)
 
     def p_feedback(self, queries: Histories, item_ix: IntArray) -> FloatArray:
-        """Chance of each kind of feedback, were the item next, without context. Shape (B, K).
+        """Chance of each kind of feedback, were the item next, in the context that is known. Shape (B, K).
 
         Args:
             queries: B histories, none empty.
             item_ix: an item for each. Shape (B,).
         """
         queries = self._read(queries).reindex(self.items_).last(self.max_len)
+        asked = torch.from_numpy(item_ix.astype(np.int64)).to(device.chosen())
         with torch.inference_mode():
-            hidden_BH = self._states(queries, np.arange(len(queries), dtype=np.int32))
-            encoder: Any = self._encoder
-            context_BD = encoder.unknown_context().expand(len(queries), -1)
-            logit_BK = encoder.feedback(hidden_BH, context_BD, torch.from_numpy(item_ix.astype(np.int64)))
-            return logit_BK.softmax(-1).numpy()  # type: ignore[no-any-return]
+            encoder, *states = self._states(queries, np.arange(len(queries), dtype=np.int32))
+            return encoder.feedback(*states, asked).softmax(-1).cpu().numpy()  # type: ignore[no-any-return]
 
     def _codes(self, histories: Histories, names: tuple[str, ...]) -> list[int]:
         return [code for code, name in enumerate(histories.event_names) if name in names]
@@ -238,12 +256,16 @@ class ARGUS(NextItemModel):
 
     def _columns(self, rows: Rows, histories: Histories, context_NC: ByteArray, n_items: int) -> Tokens:
         """The triples of some rows."""
-        hours, gaps = (rows.take(context_NC[:, c], pad) for c, pad in enumerate((N_HOURS, N_GAPS)))
+        context_BTC = torch.stack([rows.take(context_NC[:, c], n) for c, n in enumerate(N_CONTEXTS)], -1)
         kinds = torch.from_numpy(self._kinds(histories))
         kind_BT = kinds[rows.take(histories.event, 0)].masked_fill(
             ~rows.layout.valid_BT, len(self.event_names_)
         )
-        return Tokens(rows.take(histories.item_ix, n_items), torch.stack([hours, gaps], -1), kind_BT)
+        return Tokens(rows.take(histories.item_ix, n_items), context_BTC, kind_BT)
+
+    def _contexts(self, histories: Histories) -> ByteArray:
+        """Of every row. Shape (N, C)."""
+        return contexts(histories, self._codes(histories, self.feed_events) if self.feed_events else None)
 
     def _triples(self, windows: Windows, train: Histories, context_NC: ByteArray) -> Triples:
         read = pad(Windows(windows.start, windows.stop - 1))
@@ -255,17 +277,21 @@ class ARGUS(NextItemModel):
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])
-        context_NC = contexts(train)
+        context_NC = self._contexts(train)
         for some in batches(windows, self.batch_size, rng=rng):
             yield self._triples(some, train, context_NC)
 
-    def _objective(self, train: Histories) -> NextItemObjective:
-        return PretrainingObjective(
-            self.network(train.n_items),
+    def _objective(self, train: Histories, *, tuned: bool = False, **more: Any) -> ArgusObjective:
+        p = self.p_no_context
+        asked = (self.request_time, self.asked_from != "anywhere")
+        p_time, p_surface = (p if told or not tuned else 1.0 for told in asked)
+        return ArgusObjective(
+            more.pop("encoder", None) or self.network(train.n_items),
             self._loss_config(),
             train.item_counts(),
             feedback_weight=self.feedback_weight if len(self.event_names_) > 1 else 0.0,
-            p_no_context=self.p_no_context,
+            groups=((TIME, p_time), (SURFACE, p_surface)),
+            **more,
         )
 
     def _train(
@@ -279,11 +305,9 @@ class ARGUS(NextItemModel):
 
     def _tune(self, objective: NextItemObjective, train: Histories) -> None:
         """Two towers out of the pre-trained network, in place."""
-        refusals = self._codes(train, self.refusals)
-        known = preferences(train, self._shown, refusals)
+        known = preferences(train, self._shown, self._codes(train, self.refusals))
         windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
-        context_NC, around = contexts(train), session.current()
-        is_refusal_K = torch.tensor([name in self.refusals for name in self.event_names_] + [False])
+        context_NC, around = self._contexts(train), session.current()
 
         def tuned(epoch: int) -> Any:
             rng = np.random.default_rng([self.seed, 1, epoch])
@@ -291,38 +315,50 @@ class ARGUS(NextItemModel):
                 read, after, layout, _ = self._triples(some, train, context_NC)
                 yield Triples(read, after, layout, _pairs(known, some))
 
-        with torch.random.fork_rng():
+        with kept_rng():
             torch.manual_seed(self.seed + 1)
-            towers = TowersObjective(
-                objective.encoder,  # type: ignore[arg-type]
-                self._loss_config(),
-                train.item_counts(),
-                pair_weight=self.pair_weight,
-                is_refusal_K=is_refusal_K,
-            )
+            towers = self._objective(
+                train,
+                tuned=True,
+                encoder=objective.encoder,
+                pair_weight=self.pair_weight * train.n_rows / max(1, len(known.state_N)),
+                refused_K=torch.tensor([name in self.refusals for name in self.event_names_] + [False]),
+            ).to(device.chosen())
             towers.temperature = objective.temperature
-            schedule = Schedule(
-                n_epochs=self.n_tuning_epochs,
-                lr=self.tuning_lr,
-                weight_decay=self.weight_decay,
-                precision=self.precision,
-            )
+            schedule = replace(self._schedule(self.n_tuning_epochs, patience=0), lr=self.tuning_lr)
             run = Run(
                 batches=tuned,
                 n_batches=-(-len(windows.start) // self.batch_size),
                 fingerprint=self._fingerprint(train, self.n_epochs),
-                folder=None if around.folder is None else around.folder / "tune",
+                folder=None if around.folder is None else around.folder / f"{type(self).__name__}-tune",
                 tracker=around.tracker,
+                name="tune",
+                other_schedule=around.other_schedule,
             )
-            self.tuning_curve_ = pl.DataFrame(fit(towers, schedule, run))
+            self.tuning_curve_ = pl.DataFrame(fit(towers.to(device.chosen()), schedule, run))
 
-    def _states(self, queries: Histories, users: IntArray) -> torch.Tensor:
-        """States after the latest events of some non-empty histories. Shape (n, H)."""
+    def _states(self, queries: Histories, users: IntArray) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        """The network, states of some non-empty histories as asked, (n, H), and the contexts, (n, C)."""
+        on, encoder = device.chosen(), self._encoder
+        encoder.to(on)
         rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
-        hidden_BTH = self._encoder(
-            self._columns(rows, queries, contexts(queries), len(self.items_)), rows.layout
-        )
-        return hidden_BTH[torch.arange(len(users)), rows.layout.valid_BT.sum(1) - 1]  # type: ignore[no-any-return]
+        read, layout = self._columns(rows, queries, self._contexts(queries), len(self.items_)), rows.layout
+        context_BC = self._asked_context(queries, users).to(on)
+        context_BTC = context_BC[:, None].expand(-1, layout.valid_BT.shape[1], -1)
+        net, layout = cast(ArgusNet, encoder), layout.to(on)
+        read = read.to(on)
+        asked_BTH = net.asked(net(read, layout), read.context_BTC, context_BTC, layout)
+        return net, asked_BTH[torch.arange(len(users), device=on), layout.valid_BT.sum(1) - 1], context_BC
+
+    def _asked_context(self, queries: Histories, users: IntArray) -> torch.Tensor:
+        """What is known of the requests' contexts. Shape (n, C)."""
+        context_BC = np.tile(np.array(N_CONTEXTS, np.int64), (len(users), 1))
+        if self.request_time and queries.asked_ts is not None:
+            last_B = np.asarray(queries.ts)[queries.offsets[1:][users] - 1]
+            context_BC[:, TIME] = of_time(np.maximum(queries.asked_ts[users], last_B), last_B)
+        if self.asked_from != "anywhere":
+            context_BC[:, SURFACE] = ASKED_FROM.index(self.asked_from) - 1
+        return torch.from_numpy(context_BC)
 
     def _fingerprint(self, train: Histories, n_epochs: int) -> str:
         shown = self._shown.n_rows
@@ -334,26 +370,9 @@ class ARGUS(NextItemModel):
 
     @torch.inference_mode()
     def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
-        encoder: Any = self._encoder
-        user_BD = encoder.query(self._states(queries, users), encoder.unknown_context())
-        return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).numpy()
-
-
-def contexts(histories: Histories) -> ByteArray:
-    """What the time of each row tells: hour of the week, and gap to the row before in powers of two seconds.
-
-    Cost: 2 bytes a row are kept, 24 are needed meanwhile.
-
-    Returns:
-        (N, 2); the gap of a history's first row is unknown.
-    """
-    ts_N = np.asarray(histories.ts)
-    context_NC = np.empty((len(ts_N), 2), np.uint8)
-    context_NC[:, 0] = ts_N // (3600 * US_PER_SECOND) % N_HOURS
-    gap_N = np.diff(ts_N, prepend=ts_N[:1]) / US_PER_SECOND
-    context_NC[:, 1] = np.minimum(np.log2(1.0 + np.maximum(gap_N, 0.0)), N_GAPS - 1)
-    context_NC[histories.offsets[:-1][histories.lengths > 0], 1] = N_GAPS
-    return context_NC
+        encoder, *states = self._states(queries, users)
+        user_BD = encoder.query(*states)
+        return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).cpu().numpy()
 
 
 def _pairs(known: Preferences, windows: Windows) -> Pairs:

@@ -1,12 +1,21 @@
 """The network of ARGUS: events of (context, item, feedback) as one token each, and the heads that read them.
 
-    token_t  = W [e(i_t); c_t; f_t]                                              (H,)
+    token_t  = W (e(i_t) * (1 + g(f_t))) + W_f f_t + W_c c_t                     (H,)
     h_t      = causal transformer over token_1 .. token_t                        (H,)
-    query    = MLP [h_(t-1); c_t]          scored against e(i) for all items     (D,)
-    feedback = MLP [h_(t-1); c_t; e(i_t)]  logits of the K kinds of event        (K,)
+    z_t      = h_t and what of h_1 .. h_t fits the context c_(t+1)               (H,), see `Asking`
+    query    = V z_t + MLP [z_t; c_(t+1)]       scored against e(i) of all items (D,)
+    feedback = MLP [z_t; c_(t+1); e(i); W_t z_t * e(i)], i = i_(t+1); logits of the K kinds of event
 
-What is predicted about event t reads h_(t-1), so neither its item nor its feedback is among the inputs. Where
-the context of the next event is not known, offline say, c is a learned vector that says so.
+What is predicted about event t + 1 reads z_t, so neither its item nor its feedback is among the inputs. Where
+a feature of its context is not known, c has a learned vector in its place that says so.
+
+At the start W and W_f have orthonormal columns, V is the transpose of W, and g, W_c, the query's MLP and what
+`Asking` adds are 0: items read reach the query as they are, as in SASRec, and contexts come in as they are
+learnt. g lets a feedback change, or turn round, what an item says. What each of these is worth was measured
+(docs/negative_results.md).
+NOTE[DIFF] paper: the context of the next event is concatenated to the state; here also: the state looks back
+over the history from that context, with a product of contexts in the logits; because on small logs a
+network of products of small numbers does not find out by itself which events were of a like context.
 """
 
 from typing import NamedTuple
@@ -17,8 +26,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.layout import Layout
-from vitrina.nn.next_item import Batch, LossConfig, NextItemObjective
+from vitrina.nn.next_item import INIT_STD, Batch, LossConfig, NextItemObjective
 from vitrina.schema import LongArray
+
+Groups = tuple[tuple[tuple[int, ...], float], ...]
+"""Features of context that are told together or not at all, and the chance that they are not."""
 
 
 class Tokens(NamedTuple):
@@ -109,6 +121,7 @@ class ArgusNet(nn.Module):
         self.n_items, self.n_kinds, self.n_contexts = n_items, n_kinds, n_contexts
         self.item = nn.Embedding(n_items + 1, embedding_dim, padding_idx=n_items)
         self.kind = nn.Embedding(n_kinds + 1, embedding_dim)
+        self.gate = nn.Embedding(n_kinds + 1, embedding_dim)
         self.contexts = nn.ModuleList(nn.Embedding(n + 1, embedding_dim) for n in n_contexts)
         self.merge = nn.Linear(3 * embedding_dim, hidden_dim)
         self.blocks = nn.ModuleList(
@@ -117,16 +130,38 @@ class ArgusNet(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden_dim)
         self.dropout = nn.Dropout(dropout)
+        self.asking = Asking(hidden_dim, embedding_dim, n_heads)
+        self.back = nn.Linear(hidden_dim, embedding_dim)
         self.query_head = _mlp(hidden_dim + embedding_dim, hidden_dim, embedding_dim)
-        self.feedback_head = _mlp(hidden_dim + 2 * embedding_dim, hidden_dim, n_kinds)
-        for table in (self.item, self.kind, *self.contexts):
-            nn.init.normal_(table.weight, std=embedding_dim**-0.5)
-        with torch.no_grad():
-            self.item.weight[n_items] = 0
+        self.taste = nn.Linear(hidden_dim, embedding_dim)
+        self.feedback_head = _mlp(hidden_dim + 3 * embedding_dim, hidden_dim, n_kinds)
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Weights before the first step (see the module)."""
+        nn.init.normal_(self.item.weight, std=INIT_STD)
+        self.item.weight[self.n_items] = 0
+        nn.init.zeros_(self.gate.weight)
+        for table in self.contexts.parameters():
+            nn.init.normal_(table, std=len(self.contexts) ** -0.5)
+        last = self.query_head[-1]
+        out = self.asking.out
+        for zero in (
+            self.merge.weight, self.merge.bias, self.back.bias, last.weight, last.bias, out.weight, out.bias
+        ):  # fmt: skip
+            nn.init.zeros_(zero)  # type: ignore[arg-type]
+        dim = self.item.embedding_dim
+        of_items, of_kinds = self.merge.weight[:, :dim], self.merge.weight[:, 2 * dim :]
+        nn.init.orthogonal_(of_items)
+        nn.init.orthogonal_(of_kinds)
+        self.back.weight.copy_(of_items.T)
 
     def forward(self, read: Tokens, layout: Layout) -> Tensor:
         """h_t of every token. Shape (B, T, H)."""
-        parts = (self.item(read.item_BT), self.context(read.context_BTC), self.kind(read.kind_BT))
+        said = INIT_STD * self.context(read.context_BTC), INIT_STD * self.kind(read.kind_BT)
+        item_BTD = self.item(read.item_BT) * (1.0 + self.gate(read.kind_BT))
+        parts = (item_BTD, *said)
         x_BTH = self.dropout(self.merge(torch.cat(parts, -1))) * layout.valid_BT[..., None]
         mask = layout.causal_mask()
         for block in self.blocks:
@@ -137,36 +172,91 @@ class ArgusNet(nn.Module):
         """c, the sum of the vectors of its features. Shape (..., D)."""
         return torch.stack([table(context_BTC[..., c]) for c, table in enumerate(self.contexts)]).sum(0)
 
-    def unknown_context(self) -> Tensor:
-        """C of an event whose context is not known. Shape (D,)."""
-        return self.context(torch.tensor(self.n_contexts, device=self.item.weight.device))
+    def asked(self, hidden_BTH: Tensor, read_BTC: Tensor, asked_BTC: Tensor, layout: Layout) -> Tensor:
+        """z_t: the history once more, looked at from the next event's context. Shape (B, T, H)."""
+        return self.asking(hidden_BTH, self.context(read_BTC), self.context(asked_BTC), layout)  # type: ignore[no-any-return]
 
-    def query(self, hidden_PH: Tensor, context_PD: Tensor) -> Tensor:
+    def query(self, asked_PH: Tensor, context_PC: Tensor) -> Tensor:
         """What the next item is scored against. Shape (..., D)."""
-        return self.query_head(torch.cat([hidden_PH, context_PD.expand(*hidden_PH.shape[:-1], -1)], -1))  # type: ignore[no-any-return]
+        read = torch.cat([asked_PH, self.context(context_PC)], -1)
+        return self.back(asked_PH) + self.query_head(read)  # type: ignore[no-any-return]
 
-    def feedback(self, hidden_PH: Tensor, context_PD: Tensor, item_P: Tensor) -> Tensor:
+    def feedback(self, hidden_PH: Tensor, context_PC: Tensor, item_P: Tensor) -> Tensor:
         """Logits of the kinds of feedback to given items. Shape (P, K)."""
-        return self.feedback_head(torch.cat([hidden_PH, context_PD, self.item(item_P)], -1))  # type: ignore[no-any-return]
+        item_PD = F.layer_norm(self.item(item_P), (self.item.embedding_dim,))
+        parts = (hidden_PH, self.context(context_PC), item_PD, self.taste(hidden_PH) * item_PD)
+        return self.feedback_head(torch.cat(parts, -1))  # type: ignore[no-any-return]
 
     def item_vectors(self) -> Tensor:
         """e(i). Shape (I, D)."""
         return self.item.weight[: self.n_items]
 
 
+class Asking(nn.Module):
+    """z_t = h_t + W_o Attention(W_q LN h_t + U c_(t+1);  W_k LN h_s + U c_s, W_v LN h_s;  s <= t).
+
+    U is the same for both, so that from the first step on events of a context like the one asked in weigh
+    more. W_o starts at 0: z = h.
+    """
+
+    def __init__(self, hidden_dim: int, embedding_dim: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.qkv = nn.Linear(hidden_dim, 3 * hidden_dim)
+        self.place = nn.Linear(embedding_dim, hidden_dim, bias=False)
+        self.out = nn.Linear(hidden_dim, hidden_dim)
+
+    def forward(self, hidden_BTH: Tensor, read_BTD: Tensor, asked_BTD: Tensor, layout: Layout) -> Tensor:
+        """Shape (B, T, H)."""
+        n_rows, n_tokens, dim = hidden_BTH.shape
+        q_BTH, k_BTH, v_BTH = self.qkv(self.norm(hidden_BTH)).chunk(3, -1)
+        parts = (q_BTH + self.place(asked_BTD), k_BTH + self.place(read_BTD), v_BTH)
+        q, k, v = (x.view(n_rows, n_tokens, self.n_heads, -1).transpose(1, 2) for x in parts)
+        mask = layout.causal_mask()
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return hidden_BTH + self.out(mixed.transpose(1, 2).reshape(n_rows, n_tokens, dim))  # type: ignore[no-any-return]
+
+
 def _mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, n_hidden), nn.GELU(), nn.Linear(n_hidden, n_out))
 
 
-class PretrainingObjective(NextItemObjective):
-    """-log P(i_t | h_(t-1), c_t) - lambda log P(f_t | h_(t-1), c_t, i_t), summed over the events of a batch.
+def hidden(context_PC: Tensor, n_contexts: tuple[int, ...], groups: Groups) -> Tensor:
+    """Contexts with some features made unknown, each group of features together or not at all. (..., C).
+
+    Args:
+        context_PC: buckets.
+        n_contexts: buckets of each feature; the next index is the unknown one.
+        groups: features of a group, and the chance that they are hidden.
+    """
+    context_PC = context_PC.clone()
+    unknown_C = torch.tensor(n_contexts, device=context_PC.device)
+    for features, p in groups:
+        hide_P = torch.rand(context_PC.shape[:-1], device=context_PC.device) < p
+        for c in features:
+            context_PC[..., c] = torch.where(hide_P, unknown_C[c], context_PC[..., c])
+    return context_PC
+
+
+class ArgusObjective(NextItemObjective):
+    """Both objectives: the loss of the next item, that of the feedback, that of preferences.
+
+        sum over events t that count:    -log P(i_t | h_(t-1), c_t)
+        + lambda sum over all events:    -log P(f_t | h_(t-1), c_t, i_t)
+        + mu sum over preferences:       -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau ),  u = query(h, c)
+
+    Pre-training counts all events and has mu = 0. Fine-tuning counts the events that were no refusal, with mu
+    > 0, and hides from the contexts what will not be told either when the towers are asked.
 
     Args:
         encoder: the network.
         config: the loss of the next item.
         counts_I: rows of each item.
-        feedback_weight: lambda; 0 leaves the second term out.
-        p_no_context: chance that c_t is hidden from both, so that a query without context is learnt too.
+        feedback_weight: lambda; 0 leaves the feedback out.
+        pair_weight: mu, of one preference beside one event.
+        groups: which features of c_t are hidden together from query and feedback, how often.
+        refused_K: kinds of feedback whose events do not count, the unknown kind last. Shape (K + 1,).
     """
 
     encoder: ArgusNet  # type: ignore[assignment]
@@ -178,78 +268,44 @@ class PretrainingObjective(NextItemObjective):
         counts_I: LongArray,
         *,
         feedback_weight: float,
-        p_no_context: float,
+        groups: Groups,
+        pair_weight: float = 0.0,
+        refused_K: Tensor | None = None,
     ) -> None:
         super().__init__(encoder, config, counts_I)  # type: ignore[arg-type]
-        self.feedback_weight, self.p_no_context = feedback_weight, p_no_context
+        self.feedback_weight, self.pair_weight, self.groups = feedback_weight, pair_weight, groups
+        encoder.feedback_head.requires_grad_(feedback_weight > 0)  # DDP would wait for what no loss reads
+        refused_K = torch.zeros(encoder.n_kinds + 1, dtype=torch.bool) if refused_K is None else refused_K
+        self.register_buffer("refused_K", refused_K, persistent=False)
 
     def forward(self, batch: Triples) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(sum of losses, number of events)."""
-        valid_BT = batch.layout.valid_BT
-        hidden_PH = self.encoder(batch.read, batch.layout)[valid_BT]
+        encoder, valid_BT = self.encoder, batch.layout.valid_BT
+        context_BTC = hidden(batch.after.context_BTC, encoder.n_contexts, self.groups)
+        states_BTH = encoder(batch.read, batch.layout)
+        hidden_BTH = encoder.asked(states_BTH, batch.read.context_BTC, context_BTC, batch.layout)
+        hidden_PH, context_PC = hidden_BTH[valid_BT], context_BTC[valid_BT]
         item_P, kind_P = batch.after.item_BT[valid_BT], batch.after.kind_BT[valid_BT]
-        context_PD = self.encoder.context(batch.after.context_BTC[valid_BT])
-        hidden_P1 = torch.rand(len(item_P), 1, device=item_P.device) < self.p_no_context
-        context_PD = torch.where(hidden_P1, self.encoder.unknown_context(), context_PD)
-        query_PD = self.encoder.query(hidden_PH, context_PD)
-        loss = self.of_targets(query_PD, self.encoder.item_vectors(), item_P, batch.next_item)
+        counts_P = ~self.refused_K[kind_P]  # type: ignore[index]
+        query_PD, item_emb_ID = encoder.query(hidden_PH, context_PC), encoder.item_vectors()
+        loss = self.of_targets(query_PD[counts_P], item_emb_ID, item_P[counts_P], batch.next_item)
         if self.feedback_weight:
-            logit_PK = self.encoder.feedback(hidden_PH, context_PD, item_P)
+            logit_PK = encoder.feedback(hidden_PH, context_PC, item_P)
             loss = loss + self.feedback_weight * F.cross_entropy(
-                logit_PK.float(), kind_P, ignore_index=self.encoder.n_kinds, reduction="sum"
+                logit_PK.float(), kind_P, ignore_index=encoder.n_kinds, reduction="sum"
             )
+        if self.pair_weight and batch.pairs is not None and len(batch.pairs.row_N):
+            query_BTD = query_PD.new_zeros(*valid_BT.shape, query_PD.shape[-1])
+            query_BTD[valid_BT] = query_PD
+            loss = loss + self.pair_weight * self._of_pairs(query_BTD, item_emb_ID, batch.pairs)
         return loss, torch.tensor(len(item_P))
 
-
-class TowersObjective(NextItemObjective):
-    """Fine-tuning for offline answers: user vector u = query(h, no context), item vector e(i).
-
-        sum over preferences (a over b, seen after h):   -log sigmoid( (<u, e(a)> - <u, e(b)>) / tau )
-        + sum over events that were no refusal:          the loss of the next item against drawn negatives
-
-    Args:
-        encoder: the network, pre-trained.
-        config: the loss against drawn negatives.
-        counts_I: rows of each item.
-        pair_weight: of the first sum.
-        is_refusal_K: kinds of feedback that mean no, False for the unknown one. Shape (K + 1,).
-    """
-
-    encoder: ArgusNet  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        encoder: ArgusNet,
-        config: LossConfig,
-        counts_I: LongArray,
-        *,
-        pair_weight: float,
-        is_refusal_K: Tensor,
-    ) -> None:
-        super().__init__(encoder, config, counts_I)  # type: ignore[arg-type]
-        self.pair_weight = pair_weight
-        self.register_buffer("is_refusal_K", is_refusal_K)
-
-    def forward(self, batch: Triples) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """(sum of losses, number of preferences and events)."""
-        hidden_BTH = self.encoder(batch.read, batch.layout)
-        user_BTD = self.encoder.query(hidden_BTH, self.encoder.unknown_context())
-        wanted_BT = batch.layout.valid_BT & ~self.is_refusal_K[batch.after.kind_BT]  # type: ignore[index]
-        item_P, item_emb_ID = batch.after.item_BT[wanted_BT], self.encoder.item_vectors()
-        loss = self.of_targets(user_BTD[wanted_BT], item_emb_ID, item_P, batch.next_item)
-        n_terms = len(item_P)
-        if batch.pairs is not None and len(batch.pairs.row_N):
-            row_N, token_N, better_N, worse_N = batch.pairs
-            user_ND, better_ND, worse_ND = (
-                user_BTD[row_N, token_N],
-                F.embedding(better_N, item_emb_ID),
-                F.embedding(worse_N, item_emb_ID),
-            )
-            if self.config.cosine:
-                user_ND, better_ND, worse_ND = (
-                    F.normalize(x, dim=-1) for x in (user_ND, better_ND, worse_ND)
-                )
-            margin_N = (user_ND * (better_ND - worse_ND)).sum(-1).float() / self.temperature()
-            loss = loss + self.pair_weight * F.softplus(-margin_N).sum()
-            n_terms += len(row_N)
-        return loss, torch.tensor(n_terms)
+    def _of_pairs(self, query_BTD: Tensor, item_emb_ID: Tensor, pairs: Pairs) -> Tensor:
+        """Sum of the losses of preferences."""
+        row_N, token_N, better_N, worse_N = pairs
+        user_ND = query_BTD[row_N, token_N]
+        better_ND, worse_ND = F.embedding(better_N, item_emb_ID), F.embedding(worse_N, item_emb_ID)
+        if self.config.cosine:
+            user_ND, better_ND, worse_ND = (F.normalize(x, dim=-1) for x in (user_ND, better_ND, worse_ND))
+        margin_N = (user_ND * (better_ND - worse_ND)).sum(-1).float() / self.temperature()
+        return F.softplus(-margin_N).sum()
