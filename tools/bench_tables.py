@@ -1,4 +1,4 @@
-"""Tables of docs/benchmarks.md and docs/ann.md from benchmarks/results.jsonl: `bench_tables.py [--check]`."""
+"""Tables of docs from benchmarks/results.jsonl: `python tools/bench_tables.py [--check]`."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
 INDEXES = ROOT / "docs" / "ann.md"
+NEW_ITEMS = ROOT / "docs" / "models" / "two_tower.md"
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
@@ -75,6 +76,28 @@ def index_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(parts) + f"\n\n*{measured[-1]['machine']}; {dates}*"
 
 
+def new_items_table(rows: list[dict[str, Any]]) -> str:
+    """Recall on items that nobody had taken before the cut, by log, task and model."""
+    parts = []
+    for row in (row for row in rows if row["name"] == "new_items"):
+        models, about = row["extra"]["models"], row["extra"]["about"]
+        parts.append(
+            f"**{row['what'].split(':')[0]}**: {about['rows']:,} rows before the cut; {about['new items']:,} "
+            f"new items, {about['new items taken']:,} of them taken by {about['people']:,} people with a "
+            f"history ({about['targets']:,} targets).\n"
+        )
+        tasks = list(models["TwoTower"])
+        parts.append("| recall, 95 % interval | " + " | ".join(tasks) + " |\n|---|" + "---:|" * len(tasks))
+        for model, told in models.items():
+            cells = [f"{mean:.4f} [{low:.4f}, {high:.4f}]" for mean, low, high in told.values()]
+            parts.append(f"| {model} | " + " | ".join(cells) + " |")
+        for model, told in row["extra"]["over ContentKNN"].items():
+            cells = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in told.values()]
+            parts.append(f"| *{model} over ContentKNN* | " + " | ".join(cells) + " |")
+        parts.append(f"\n*{row['machine']}; {row['date']}, commit {row['commit']}*\n")
+    return "\n".join(parts)
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
@@ -93,12 +116,13 @@ def main() -> int:
     """Write the tables, or with --check say whether they are up to date."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     rows = latest([json.loads(line) for line in lines if line.strip()])
-    for page, made in ((PAGE, table(rows)), (INDEXES, index_table(rows))):
+    made_of = {PAGE: table, INDEXES: index_table, NEW_ITEMS: new_items_table}
+    for page, made in ((page, make(rows)) for page, make in made_of.items()):
         text = between(page.read_text(), START, END, made)
         if "--check" not in sys.argv:
             page.write_text(text)
         elif page.read_text() != text:
-            print(f"docs/{page.name} is out of date; run: python tools/bench_tables.py")
+            print(f"{page.relative_to(ROOT)} is out of date; run: python tools/bench_tables.py")
             return 1
     return 0
 

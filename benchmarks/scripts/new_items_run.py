@@ -30,12 +30,10 @@ from vitrina.schema import ITEM_ID
 SHARED = "/work/shared/data"
 DATA = {
     "movietweetings-100k": lambda: datasets.load("movietweetings-100k"),
-    "online-retail": lambda: datasets.load("online-retail"),
     "amazon-beauty": lambda: datasets.amazon_beauty_derived(f"{SHARED}/amazon-beauty-5core"),
 }
 COLUMNS = {
     "movietweetings-100k": {"genres": "text"},
-    "online-retail": {"title": "text"},
     "amazon-beauty": {"title": "text", "attributes": "text"},
 }
 K_NEW, K_ALL = (10, 50), (50, 200)
