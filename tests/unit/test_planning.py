@@ -11,6 +11,7 @@ import torch
 
 from vitrina.candidates import CANDIDATES
 from vitrina.errors import ConfigError
+from vitrina.nn.argus import Asking
 from vitrina.nn.blocks import LiGRBlock, TransformerBlock
 from vitrina.nn.layout import Windows, pad
 from vitrina.recipes.planning import kept_numbers, plan
@@ -81,6 +82,28 @@ def test_numbers_kept_are_those_that_autograd_keeps(block, rotary, dropout):
     numbers = sum(n for n, _ in kept.values()) / (4 * x.numel())
     network = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([layer])})
     assert numbers == pytest.approx(kept_numbers(network), rel=0.03)
+
+
+def test_numbers_kept_by_the_question_of_argus_are_those_that_autograd_keeps():
+    dim, n_rows, n_tokens = 64, 3, 40
+    stop = np.arange(1, n_rows + 1) * n_tokens
+    layout = pad(Windows(stop - n_tokens, stop)).layout
+    asking, kept = Asking(dim, 4, 2), {}
+    own = {p.untyped_storage().data_ptr() for p in asking.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    x = torch.randn(n_rows, n_tokens, dim, requires_grad=True)
+    small = torch.randn(n_rows, n_tokens, 4)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        asking(x, small, small, layout)
+    numbers = sum(n for n, _ in kept.values()) / (4 * x.numel())
+    network = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([]), "asking": asking})
+    assert numbers == pytest.approx(kept_numbers(network), rel=0.05)
 
 
 PEAK = """

@@ -10,7 +10,7 @@ item's vector, L blocks with attention, M negatives, p parameters, of which p_d 
     training     weights 4 p, gradients 4 p, AdamW 8 p bytes
                  activations a P H (10 + sum over blocks of the numbers each keeps for a position and unit of
                      width): 16 (TransformerBlock) or 28 (LiGRBlock), 2 more with dropout, 4 more with
-                     rotary, any other block taken as 30; a = 4 bytes, 2 in bf16
+                     rotary, any other block taken as 30, 8 for the question of ARGUS; a = 4 bytes, 2 in bf16
                  logits 20 P M bytes, or 16 MiB for the whole softmax, whose chunks are bounded
     serving      8 p (saved arrays and the network) + 4 I D bytes (vectors as scored)
     time         FLOPs / throughput + 28 p bytes / bandwidth: AdamW reads and writes weights, gradients and
@@ -136,9 +136,10 @@ def plan(
 
 def kept_numbers(network: Any) -> float:
     """Numbers that the blocks keep for the backward pass, for each position and unit of width."""
+    from vitrina.nn.argus import Asking
     from vitrina.nn.blocks import LiGRBlock, TransformerBlock
 
-    kept = 0.0
+    kept = 8.0 * isinstance(getattr(network, "asking", None), Asking)
     for block in getattr(network, "blocks", []):
         if isinstance(block, TransformerBlock | LiGRBlock):
             kept += 16.0 if isinstance(block, TransformerBlock) else 28.0
@@ -181,7 +182,8 @@ def _width(network: Any, model: Any) -> int:
 
 
 def _n_attention(network: Any) -> int:
+    from vitrina.nn.argus import Asking
     from vitrina.nn.blocks import Attention
 
-    found = sum(isinstance(module, Attention) for module in network.modules())
+    found = sum(isinstance(module, Attention | Asking) for module in network.modules())
     return found or len(getattr(network, "blocks", []))
