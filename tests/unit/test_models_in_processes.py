@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import models_small_run as small  # noqa: E402
+
+from vitrina.candidates import next_item  # noqa: E402
+from vitrina.nn.training import fit  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no torch.distributed"
@@ -84,6 +88,38 @@ def test_two_processes_that_remember_negatives_go_on_to_the_same_bits(two):
     for found in two[1]:
         for key in ("loss", "vectors", "users", "item_ix"):
             np.testing.assert_array_equal(found[f"memory again/{key}"], found[f"memory/{key}"])
+
+
+CASES = [
+    *((name, {}) for name in small.MODELS),
+    ("ARGUS", {"kinds": 2}),
+    ("ARGUS", {"kinds": 2, "refusals": ("b",)}),
+]
+CASES += [("SASRec", {"tied": False, "trend_days": 5.0}), ("SASRec", {"tied": False, "item_table": "hashed"})]
+CASES += [("TwoTower", {"n_layers": 1, "loss": "sampled_softmax"}), ("HSTU", {"time_bias": False})]
+
+
+@pytest.mark.parametrize(("name", "more"), CASES)
+def test_every_parameter_takes_part_in_the_loss_of_a_batch(name, more, monkeypatch):
+    """Or is not trained: processes would wait for its gradient for ever."""
+    log, missed, module = small.small_log(), {}, sys.modules[small.MODELS[name]().__module__]
+    if "kinds" in more:
+        kind_N = (np.arange(log.n_rows) % 2).astype(np.uint8)
+        log = replace(log, event=kind_N, event_names=("a", "b"))
+
+    def spied(objective, schedule, run, **options):
+        loss_sum, _ = objective.train()(next(iter(run.batches(0))))
+        loss_sum.backward()
+        params = objective.named_parameters()
+        missed[run.name] = [one for one, p in params if p.requires_grad and p.grad is None]
+        objective.zero_grad(set_to_none=True)
+        return fit(objective, schedule, run, **options)
+
+    for where in {module, next_item}:
+        monkeypatch.setattr(where, "fit", spied, raising=False)
+    small.MODELS[name](n_epochs=1, **{key: value for key, value in more.items() if key != "kinds"}).fit(log)
+    parts = ("fit", "tune") if name == "ARGUS" else ("fit",)
+    assert missed == {part: [] for part in parts}
 
 
 @pytest.mark.slow

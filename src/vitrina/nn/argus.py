@@ -274,7 +274,8 @@ class ArgusObjective(NextItemObjective):
     ) -> None:
         super().__init__(encoder, config, counts_I)  # type: ignore[arg-type]
         self.feedback_weight, self.pair_weight, self.groups = feedback_weight, pair_weight, groups
-        encoder.feedback_head.requires_grad_(feedback_weight > 0)  # DDP would wait for what no loss reads
+        for part in (encoder.feedback_head, encoder.taste):  # DDP would wait for what no loss reads
+            part.requires_grad_(feedback_weight > 0)
         refused_K = torch.zeros(encoder.n_kinds + 1, dtype=torch.bool) if refused_K is None else refused_K
         self.register_buffer("refused_K", refused_K, persistent=False)
 
