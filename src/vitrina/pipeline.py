@@ -98,8 +98,8 @@ class Pipeline:
         """Attach the catalogue of generators that are fitted already; returns self.
 
         Raises:
-            ConfigError: a generator was fitted on other items, a policy names an unknown column, or an index is
-                empty.
+            ConfigError: a generator was fitted on other items, a policy names an unknown column, or an
+                index is empty.
         """
         for generator in self._generators().values():
             if generator.items_ != catalogue.items:
