@@ -25,7 +25,8 @@ MODELS: dict[str, dict[str, object]] = {
     "GRU4Rec": SMALL | {"hidden_dim": 16},
     "BERT4Rec": SMALL | {"n_layers": 1, "validation": "time", "patience": 1},
     "TwoTower": SMALL | {"n_negatives": 16},
-    "ARGUS": SMALL | {"n_negatives": 16},
+    "ARGUS": SMALL
+    | {"n_negatives": 16, "request_time": True, "feed_events": ["event"], "asked_from": "feed"},
 }
 
 

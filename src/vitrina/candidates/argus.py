@@ -126,7 +126,7 @@ class ARGUS(NextItemModel):
     """Passes of the fine-tuning; 0 serves the pre-trained head."""
     tuning_lr: float = 3e-4
     """Step size of the fine-tuning."""
-    pair_weight: float = 1.0
+    pair_weight: float = 0.2
     """mu: what the mean loss of preferences counts beside the mean loss of events in the fine-tuning."""
     loss: str = "sampled_softmax"
     n_negatives: int = 512
