@@ -97,6 +97,15 @@ LEAVE_ONE_OUT = [
     ),
     Case(
         "beauty_loo",
+        "SASRec, softmax, ties in a new order every epoch",
+        "SASRec",
+        {**BEAUTY, **COSINE, "temperature": 0.05, "shuffle_ties": True, "n_epochs": 60}
+        | {"validation": "last", "patience": 5, "refit": True},
+        row="sasrec_beauty_loo",
+        target=(0.086, 0.050),
+    ),
+    Case(
+        "beauty_loo",
         "SASRec, BCE with one negative",
         "SASRec",
         {**BEAUTY, "embedding_dim": 64, "n_epochs": 200, "loss": "bce", "n_negatives": 1}
