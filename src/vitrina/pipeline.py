@@ -8,7 +8,7 @@ in their names: B queries, N candidates of each, K items of a feed, I items of t
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,7 +79,12 @@ class Pipeline:
             raise ConfigError("a pipeline takes one Unseen policy, got several; keep the strictest")
 
     def fit(
-        self, train: Histories, metadata: pl.DataFrame | None = None, users: pl.DataFrame | None = None
+        self,
+        train: Histories,
+        metadata: pl.DataFrame | None = None,
+        users: pl.DataFrame | None = None,
+        *,
+        fitted: Collection[str] = (),
     ) -> Self:
         """Fit every source and the fallback on the training histories; returns self.
 
@@ -87,9 +92,11 @@ class Pipeline:
             train: histories before the cut.
             metadata: one row an item_id; policies, the console and generators with `reads_items` know them.
             users: one row a user_id, for generators with `reads_users`.
+            fitted: names of sources that were fitted on these histories already.
         """
         for source in self.sources:
-            source.fit(train, metadata, users)
+            if source.name not in fitted:
+                source.fit(train, metadata, users)
         if self.fallback is not None:
             fit_generator(self.fallback, train, metadata, users)
         return self.bind(Catalogue.of(train, metadata), int(train.ts.max()) if train.n_rows else 0)

@@ -4,6 +4,8 @@
     models/<name>-<key>.json   what the key was made of, and how long the fit took
     models/<name>-<key>.checkpoint/   of a long training that was stopped; the next run goes on from it
 
+A source of a merged model that is a model of its own in the same folder is read from there too.
+
 The key is a hash of the split (which includes the hash of the data), of the vocabulary and the tables that
 the model reads, of the model with all its parameters and seed, and of the version of Vitrina: a change of any
 of them trains again.
@@ -25,7 +27,7 @@ from vitrina.candidates.source import tables_of
 from vitrina.errors import ArtifactError
 from vitrina.log import Catalogue, Histories
 from vitrina.nn.session import session
-from vitrina.pipeline import Pipeline
+from vitrina.pipeline import Pipeline, Source
 
 
 class Fitted(NamedTuple):
@@ -81,14 +83,51 @@ def fit(
     checkpoints = home.with_name(home.name + ".checkpoint")
     if fresh:
         shutil.rmtree(checkpoints, ignore_errors=True)
+    known = {} if fresh else _sources_on_disk(folder, about)
+    for source in pipeline.sources:
+        if source.name in known:
+            source.take(known[source.name].source)
     began = time.perf_counter()
     with session(folder=checkpoints, heard=heard, norms=True):
-        pipeline.fit(train, items, users)
-    fit_s = time.perf_counter() - began
+        pipeline.fit(train, items, users, fitted=known)
+    fit_s = time.perf_counter() - began + sum(one.fit_s for one in known.values())
     replace(pipeline, policies=()).save(home)
     note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Fitted(pipeline, fit_s, False)
+
+
+class _Known(NamedTuple):
+    """A source that another model of the same run is made of alone."""
+
+    source: Source
+    fit_s: float
+
+
+def _sources_on_disk(folder: Path, about: dict[str, Any]) -> dict[str, _Known]:
+    """By name, those sources of a merged model that lie fitted in the folder as models of their own.
+
+    Sources with an index are fitted anew, because the index is built for one of them.
+    """
+    found: dict[str, _Known] = {}
+    wanted = [source for source in about["sources"] if "index" not in source]
+    if len(about["sources"]) == 1:
+        return found
+    same = {key: value for key, value in about.items() if key not in ("sources", "fallback")}
+    for note in sorted(folder.glob("*.json")):
+        try:
+            other = json.loads(note.read_text())
+            alone = other["sources"] if len(other["sources"]) == 1 else []
+            is_same = json.loads(json.dumps(same, default=str)).items() <= other.items()
+            for source in wanted if alone and is_same else []:
+                if all(
+                    json.loads(json.dumps(source[k], default=str)) == alone[0][k] for k in ("kind", "params")
+                ):
+                    loaded = Pipeline.load(note.with_suffix(""))
+                    found[source["name"]] = _Known(loaded.sources[0], float(other["fit_s"]))
+        except (ArtifactError, ValueError, KeyError, TypeError):
+            continue  # half-written or of an older layout
+    return found
 
 
 def describe(pipeline: Pipeline) -> dict[str, Any]:
