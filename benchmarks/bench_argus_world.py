@@ -37,9 +37,7 @@ SASREC = SHARED | {"n_layers": 2, "n_heads": 2}
 MODELS = {
     "ARGUS": ("ARGUS", ARGUS, "log"),
     "ARGUS, next item only": ("ARGUS", ARGUS | {"n_tuning_epochs": 0, "feedback_weight": 0.0}, "log"),
-    "ARGUS, pre-training only": ("ARGUS", ARGUS | {"n_tuning_epochs": 0}, "log"),
     "SASRec": ("SASRec", SASREC, "all"),
-    "SASRec, without skips": ("SASRec", SASREC, "full"),
     "MostPop": ("MostPop", {}, "all"),
 }
 OURS_NAME, RIVALS = "ARGUS", [name for name in MODELS if name != "ARGUS"]
