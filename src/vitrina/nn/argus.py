@@ -199,8 +199,8 @@ PLACE_GAIN = 2.5
 class Asking(nn.Module):
     """z_t = h_t + W_o Attention(W_q LN h_t + U c_(t+1);  W_k LN h_s + U c_s, W_v LN h_s;  s <= t).
 
-    U is the same for both and starts `PLACE_GAIN` times larger than usual, so that from the first step on events
-    of a context like the one asked in weigh more. W_o starts at 0: z = h.
+    U is the same for both and starts `PLACE_GAIN` times larger than usual, so that from the first step on
+    events of a context like the one asked in weigh more. W_o starts at 0: z = h.
     """
 
     def __init__(self, hidden_dim: int, embedding_dim: int, n_heads: int) -> None:
