@@ -43,7 +43,7 @@ SMALL_SASREC: dict[str, Any] = {
 
 
 def sequence_models(params: dict[str, Any], own_history: dict[str, Any]) -> list[ModelConfig]:
-    """SASRec with these parameters, alone and behind a user's own items; empty where torch is not installed."""
+    """SASRec, alone and behind a user's own items; empty where torch is not installed."""
     if not find_spec("torch"):
         return []
     sources = [
