@@ -65,7 +65,12 @@ def info(name: Name, folder: Folder = None, json_: Json = False, debug: Debug = 
 @app.command()
 def export(
     name: Name,
-    out: Annotated[Path, typer.Argument(help="Folder to write events.parquet and items.parquet to.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder to write events.parquet and, where there are any, items.parquet and users.parquet to."
+        ),
+    ],
     folder: Folder = None,
     users: Annotated[
         int | None, typer.Option(min=1, help="Only so many users, chosen by a hash of the id.")
