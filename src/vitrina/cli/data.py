@@ -67,9 +67,7 @@ def export(
     name: Name,
     out: Annotated[
         Path,
-        typer.Argument(
-            help="Folder to write events.parquet and, where there are any, items.parquet and users.parquet to."
-        ),
+        typer.Argument(help="Folder for events.parquet, items.parquet and users.parquet."),
     ],
     folder: Folder = None,
     users: Annotated[
