@@ -4,6 +4,7 @@ Made for tests: yours of your own models as well as ours.
 """
 
 from vitrina.testing.candidates import CAPABILITIES, CHECKS, CheckFailed, check_candidates
+from vitrina.testing.feed_world import FeedWorld, feed_world
 from vitrina.testing.lists import same_lists, well_formed
 from vitrina.testing.worlds import (
     ConfoundedLog,
@@ -19,11 +20,13 @@ __all__ = [
     "CHECKS",
     "CheckFailed",
     "ConfoundedLog",
+    "FeedWorld",
     "World",
     "block_world",
     "check_candidates",
     "checkerboard",
     "confounded_log",
+    "feed_world",
     "markov_world",
     "same_lists",
     "well_formed",
