@@ -42,18 +42,9 @@ SMALL_SASREC: dict[str, Any] = {
 """Trains in under a minute on two cores: one block, the latest rows of each user, what is in fashion told."""
 
 
-def sequence_models(params: dict[str, Any], own_history: dict[str, Any]) -> list[ModelConfig]:
-    """SASRec, alone and behind a user's own items; empty where torch is not installed."""
-    if not find_spec("torch"):
-        return []
-    sources = [
-        SourceConfig(kind="OwnHistory", params=own_history, weight=8.0),
-        SourceConfig(kind="SASRec", params=params),
-    ]
-    return [
-        ModelConfig(kind="SASRec", params=params),
-        ModelConfig(name="OwnHistory + SASRec", sources=sources),
-    ]
+def learner_of_order() -> ModelConfig:
+    """A small SASRec, or EASE where torch is not installed."""
+    return ModelConfig(kind="SASRec", params=SMALL_SASREC) if find_spec("torch") else ModelConfig(kind="Ease")
 
 
 def classical_models() -> list[ModelConfig]:
@@ -65,26 +56,27 @@ def online_retail() -> RunConfig:
     """Two years of a gift shop, the last 30 days held out; people buy again, so both views matter.
 
     Tastes change slowly in this shop: an event of DecayPop has half of its weight after 14 days, one of
-    OwnHistory after 180. The weights of the merged models were chosen on the 30 days before, among ten, and
-    among four for SASRec.
+    OwnHistory after 180. What is merged, and with which weights, was chosen on the 30 days before.
     """
     own_history = {"half_life_days": 180.0}
     params: dict[str, dict[str, Any]] = {"DecayPop": {"hours": 0.15 * 14 * 24}, "OwnHistory": own_history}
     models = [
         ModelConfig(kind=model.kind, params=params.get(str(model.kind), {})) for model in classical_models()
     ]
+    learner = learner_of_order()
     merged = ModelConfig(
-        name="OwnHistory + Ease + recent",
+        name=f"OwnHistory + {learner.kind} + recent",
         sources=[
             SourceConfig(kind="OwnHistory", params=own_history, weight=4.0),
-            SourceConfig(kind="Ease"),
+            SourceConfig(kind=str(learner.kind), params=learner.params),
             SourceConfig(kind="PopularLastDays"),
         ],
     )
+    models = [model for model in models if model.kind != learner.kind]
     return RunConfig(
         data=DataConfig(dataset="online-retail"),
         split=SplitConfig(last_days=30),
-        models=[*models, *sequence_models(SMALL_SASREC, own_history), merged],
+        models=[*models, learner, merged],
         pipeline=PipelineConfig(fallback=FallbackConfig(kind="MostPop")),
         out="runs/online-retail",
     )
