@@ -26,6 +26,10 @@ N_RESAMPLES = 2000
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 PARTS = ("ndcg@10", "recall@10", "recall@100", "recall@10|head", "recall@10|middle", "recall@10|tail")
+SLICES = {
+    "count": ("ndcg@10|taken before:yes", "ndcg@10|taken before:no"),
+    "new_only": ("recall@10|head", "recall@10|middle", "recall@10|tail"),
+}
 VIEWS = {"count": "repeats counted", "new_only": "only items new to the user"}
 
 
@@ -133,6 +137,18 @@ def paired(table: str, view: str) -> list[dict[str, Any]]:
     ]
 
 
+def slices(table: str, view: str) -> list[dict[str, Any]]:
+    """Each model on parts of the targets: where a simple model wins, and where not."""
+    found = []
+    for case in CASES:
+        if case.table == table and case.group == "models":
+            values = values_of(case, view, SLICES[view])
+            if values is not None:
+                entry: dict[str, Any] = {"table": table, "view": view, "model": case.label}
+                found.append(entry | {n: interval(values[:, at]) for at, n in enumerate(SLICES[view])})
+    return found
+
+
 def corrections(table: str) -> list[dict[str, Any]]:
     """Corrected minus standard logQ, user by user, for each kind of negatives."""
     cases = {case.label: case for case in CASES if case.table == table and case.group == "logq"}
@@ -186,6 +202,9 @@ def write_page(kept: dict[str, Any]) -> None:
                 parts.append(
                     differences([d for d in kept["paired"] if (d["table"], d["view"]) == (table, view)])
                 )
+                parts.append(
+                    slice_table([e for e in kept["slices"] if (e["table"], e["view"]) == (table, view)])
+                )
     parts.append(correction_section(kept["corrections"]))
     PAGE.write_text("\n".join(part for part in parts if part))
 
@@ -214,6 +233,17 @@ def differences(rows: list[dict[str, Any]]) -> str:
         return ""
     told = ", ".join(f"{d['other']} {signed(d['difference'])}" for d in rows)
     return f"NDCG@10 of **{rows[0]['best']}** minus that of the others, paired by user: {told}.\n"
+
+
+def slice_table(rows: list[dict[str, Any]]) -> str:
+    """Parts of the targets."""
+    if not rows:
+        return ""
+    names = SLICES[rows[0]["view"]]
+    lines = [f"| model | {' | '.join(n.replace('|', ', ') for n in names)} |", "|---|" + "---:|" * len(names)]
+    for e in sorted(rows, key=lambda e: -e[names[0]][0]):
+        lines.append(f"| {e['model']} | " + " | ".join(spread(e[n]) for n in names) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def correction_section(rows: list[dict[str, Any]]) -> str:
@@ -267,7 +297,13 @@ twentieth of its training rows (seed 0), trained anew on all of them with three 
 an item's share of the latest events as a term of its logit; "new targets": only rows in which a user takes an
 item first are predicted. Where many rows share a time, baskets on Online Retail and dates on Beauty, ties
 are put in a new order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 days before
-the test ([what was tried](models/sequences.md)).
+the test ([what was tried](models/sequences.md)). A second table shows parts of the targets: whether a user
+had taken the item before, and whether it is among the most popular items that hold a third of the training
+rows (head), the next third, or the rest.
+
+`OwnHistory` stays ahead on Online Retail where repeats count because of them alone: it orders what a user
+took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and finds
+next to nothing else. A merged list takes both: the demo's has 0.341.
 """
 
 
@@ -288,7 +324,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def keep() -> None:
     """Take what ran into sequences.json, results.jsonl and the page; what ran elsewhere before stays."""
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"entries": [], "paired": [], "corrections": []}
+    kept = (
+        json.loads(KEPT.read_text())
+        if KEPT.exists()
+        else {"entries": [], "paired": [], "slices": [], "corrections": []}
+    )
     for case in CASES:
         for view in VIEWS:
             entry = entry_of(case, view)
@@ -296,11 +336,10 @@ def keep() -> None:
                 record(case, entry)
     for table in TITLES:
         for view in VIEWS:
-            found = paired(table, view)
-            if len(found) >= sum((d["table"], d["view"]) == (table, view) for d in kept["paired"]):
-                kept["paired"] = [
-                    d for d in kept["paired"] if (d["table"], d["view"]) != (table, view)
-                ] + found
+            for what, rows in (("paired", paired(table, view)), ("slices", slices(table, view))):
+                known = [e for e in kept[what] if (e["table"], e["view"]) == (table, view)]
+                if len(rows) >= len(known):
+                    kept[what] = [e for e in kept[what] if e not in known] + rows
         for entry in corrections(table) if table != "retail_time" else []:
             _take(kept["corrections"], entry, ("table", "negatives"))
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
