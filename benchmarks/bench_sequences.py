@@ -302,8 +302,8 @@ had taken the item before, and whether it is among the most popular items that h
 rows (head), the next third, or the rest.
 
 `OwnHistory` stays ahead on Online Retail where repeats count because of them alone: it orders what a user
-took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and finds
-next to nothing else. A merged list takes both: the demo's has 0.341.
+took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and
+finds next to nothing else. A merged list takes both: the demo's has 0.341.
 """
 
 
