@@ -329,7 +329,7 @@ class ARGUS(NextItemModel):
             run = Run(
                 batches=tuned,
                 n_batches=-(-len(windows.start) // self.batch_size),
-                fingerprint=self._fingerprint(train, self.n_epochs),
+                fingerprint=self._fingerprint(train),
                 folder=None if around.folder is None else around.folder / f"{type(self).__name__}-tune",
                 tracker=around.tracker,
                 name="tune",
@@ -360,11 +360,9 @@ class ARGUS(NextItemModel):
             context_BC[:, SURFACE] = ASKED_FROM.index(self.asked_from) - 1
         return torch.from_numpy(context_BC)
 
-    def _fingerprint(self, train: Histories, n_epochs: int) -> str:
+    def _fingerprint(self, train: Histories) -> str:
         shown = self._shown.n_rows
-        digest = hashlib.sha256(
-            f"{super()._fingerprint(train, n_epochs)} {self.event_names_} {shown}".encode()
-        )
+        digest = hashlib.sha256(f"{super()._fingerprint(train)} {self.event_names_} {shown}".encode())
         digest.update(np.ascontiguousarray(train.event).data)
         return digest.hexdigest()[:16]
 

@@ -201,7 +201,7 @@ class NextItemModel(Learning):
             run = Run(
                 batches=lambda epoch: self._watched(watch, train, windows, epoch),
                 n_batches=n_batches,
-                fingerprint=self._fingerprint(train, n_epochs),
+                fingerprint=self._fingerprint(train),
                 validate=None if held is None else lambda: self._validate(objective, held),
                 after_epoch=None if watch is None else watch.after_epoch,
                 folder=None if around.folder is None else around.folder / f"{type(self).__name__}-{part}",
@@ -282,7 +282,7 @@ class NextItemModel(Learning):
         lists = self.retrieve(held.queries, k=10, exclude=seen)
         return float(np.nanmean(NDCG(10).per_user(lists.item_ix, held.truth)))
 
-    def _fingerprint(self, train: Histories, n_epochs: int) -> str:
+    def _fingerprint(self, train: Histories) -> str:
         """Of log and model, so that a checkpoint is used where it belongs; the schedule stands beside it."""
         params = {name: value for name, value in self.params().items() if name not in SCHEDULE}
         digest = hashlib.sha256(repr((type(self).__name__, params, train.n_items)).encode())

@@ -227,8 +227,8 @@ class TwoTower(NextItemModel):
         at = self.people_.ix(histories.query_ids)
         return np.where(at == UNKNOWN, nobody, at).astype(np.int64)
 
-    def _fingerprint(self, train: Histories, n_epochs: int) -> str:
-        about = f"{super()._fingerprint(train, n_epochs)} {self.learnt_} {self.people_learnt_}"
+    def _fingerprint(self, train: Histories) -> str:
+        about = f"{super()._fingerprint(train)} {self.learnt_} {self.people_learnt_}"
         digest = hashlib.sha256(about.encode())
         for array in (*self.features_.values(), *self.people_features_.values()):
             digest.update(np.ascontiguousarray(array).data)
