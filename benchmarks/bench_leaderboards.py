@@ -7,7 +7,6 @@ from $VITRINA_DATA, or from the folder shared/data beside the repository; where 
 
 import datetime
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from vitrina.recipes.config import (
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.toml import load
 
-LOCAL = Path(os.environ.get("VITRINA_DATA", harness.ROOT.parent / "shared" / "data"))
 ROWS = harness.HERE / "leaderboards.json"
 PAGE = harness.ROOT / "docs" / "leaderboards.md"
 COLUMNS = (("ndcg", 10), ("recall", 10), ("recall", 100), ("mrr", 10), ("coverage", 10))
@@ -40,7 +38,7 @@ FALLBACK = FallbackConfig(kind="DecayPop", params={"hours": 51.0})
 
 
 def local(dataset: str, folder: str) -> DataConfig:
-    return DataConfig(dataset=dataset, folder=str(LOCAL / folder))
+    return DataConfig(dataset=dataset, folder=str(harness.LOCAL / folder))
 
 
 DATA: dict[str, tuple[DataConfig, SplitConfig, list[str]]] = {

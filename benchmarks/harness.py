@@ -21,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 WORK = ROOT / ".bench"
+LOCAL = Path(os.environ.get("VITRINA_DATA", ROOT.parent / "shared" / "data"))
+"""Data that may not ship."""
 RESULTS = HERE / "results.jsonl"
 OURS = sys.executable
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from benchmarks.harness import LOCAL
 from scipy import sparse
 
 from vitrina import datasets, split
@@ -27,10 +28,9 @@ from vitrina.log import Histories
 from vitrina.metrics import Recall
 from vitrina.schema import ITEM_ID
 
-SHARED = "/work/shared/data"
 DATA = {
     "movietweetings-100k": lambda: datasets.load("movietweetings-100k"),
-    "amazon-beauty": lambda: datasets.amazon_beauty_derived(f"{SHARED}/amazon-beauty-5core"),
+    "amazon-beauty": lambda: datasets.amazon_beauty_derived(LOCAL / "amazon-beauty-5core"),
 }
 COLUMNS = {
     "movietweetings-100k": {"genres": "text"},

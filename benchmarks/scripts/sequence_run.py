@@ -14,7 +14,6 @@ Results lie under .bench/sequences/<hash of what was asked>.json and .parquet.
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from benchmarks.harness import LOCAL, WORK
 
 from vitrina import split
 from vitrina.ann import PAD, Jagged
@@ -34,10 +34,8 @@ from vitrina.metrics import NDCG, Recall
 from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline, Source
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-OUT = ROOT / ".bench" / "sequences"
+OUT = WORK / "sequences"
 METRICS = ("NDCG@10", "Recall@10", "Recall@100", "Coverage@10", "Gini@10")
-LOCAL = Path(os.environ.get("VITRINA_DATA", ROOT.parent / "shared" / "data"))
 
 
 def five_core_once(frame: pl.DataFrame) -> pl.DataFrame:

@@ -89,6 +89,7 @@ class NextItemModel(Learning):
             curve = curve or last
         self.items_ = train.items
         self._keep(objective)
+        del self._aims  # a table of the trend may be large
         self.curve_ = pl.DataFrame(curve)
         return self
 

@@ -60,6 +60,10 @@ class Side(NamedTuple):
         """The term of one item a position. Shape (P,)."""
         return self.weight_P * self.table_RI[self.row_P, item_P]
 
+    def rows(self, at: slice | Tensor) -> Tensor:
+        """F of all items for some positions, in the precision of the weights. Shape (C, I)."""
+        return self.table_RI.index_select(0, self.row_P[at]).to(self.weight_P.dtype)
+
     def of_many(self, item_M: Tensor) -> Tensor:
         """The term of M items, the same for all positions (M,) or each its own (P, M). Shape (P, M)."""
         return self.weight_P[:, None] * self.table_RI[self.row_P[:, None], item_M]
@@ -233,7 +237,7 @@ class _Rows:
         h, E = h.to(work), E.to(work)
         side = None
         if a is not None and row_P is not None and f_RI is not None:
-            side = Side(a.to(work), row_P, f_RI.to(work))
+            side = Side(a.to(work), row_P, f_RI)
         return cls(h, E, None if b is None else b.to(work), side, target_P, h.new_empty(chunk, len(E)))
 
     def new_column(self) -> Tensor:
@@ -265,8 +269,7 @@ class _Rows:
         else:
             torch.addmm(self.b, h_CD, self.E.t(), out=out_CI)
         if self.side is not None:
-            f_CI = self.side.table_RI.index_select(0, self.side.row_P[at])
-            out_CI.addcmul_(self.side.weight_P[at, None], f_CI)
+            out_CI.addcmul_(self.side.weight_P[at, None], self.side.rows(at))
 
     def far(self, at: slice, far_C: Tensor, loss_P: Tensor) -> None:
         """L of positions whose p_pt is too small a number, from logits alone."""
@@ -309,8 +312,7 @@ class _Gradients:
         if self.b is not None:
             self.b += torch.mv(R_CI.t(), w_C.to(R_CI.dtype))
         if self.a is not None and rows.side is not None:
-            f_CI = rows.side.table_RI.index_select(0, rows.side.row_P[at])
-            self.a[at] = w_C * torch.linalg.vecdot(R_CI, f_CI).to(wide)
+            self.a[at] = w_C * torch.linalg.vecdot(R_CI, rows.side.rows(at)).to(wide)
 
     def subtract_targets(self, rows: _Rows, wq_P: Tensor) -> None:
         """The terms of the targets."""
@@ -319,7 +321,8 @@ class _Gradients:
         if self.b is not None:
             self.b.index_add_(0, rows.target_P, wq_P.to(self.b.dtype), alpha=-1)
         if self.a is not None and rows.side is not None:
-            self.a -= wq_P * rows.side.table_RI[rows.side.row_P, rows.target_P].to(self.a.dtype)
+            f_P = rows.side.table_RI[rows.side.row_P, rows.target_P].to(rows.h.dtype)
+            self.a -= wq_P * f_P.to(self.a.dtype)
 
 
 def _sums(x: Tensor) -> torch.dtype:

@@ -110,19 +110,18 @@ def _sources_on_disk(folder: Path, about: dict[str, Any]) -> dict[str, _Known]:
     Sources with an index are fitted anew, because the index is built for one of them.
     """
     found: dict[str, _Known] = {}
-    wanted = [source for source in about["sources"] if "index" not in source]
     if len(about["sources"]) == 1:
         return found
+    about = json.loads(json.dumps(about, default=str))
     same = {key: value for key, value in about.items() if key not in ("sources", "fallback")}
     for note in sorted(folder.glob("*.json")):
         try:
             other = json.loads(note.read_text())
-            alone = other["sources"] if len(other["sources"]) == 1 else []
-            is_same = json.loads(json.dumps(same, default=str)).items() <= other.items()
-            for source in wanted if alone and is_same else []:
-                if all(
-                    json.loads(json.dumps(source[k], default=str)) == alone[0][k] for k in ("kind", "params")
-                ):
+            if len(other["sources"]) > 1 or not same.items() <= other.items():
+                continue
+            alone = {**other["sources"][0], "name": ""}
+            for source in about["sources"]:
+                if "index" not in source and {**source, "name": ""} == alone:
                     loaded = Pipeline.load(note.with_suffix(""))
                     found[source["name"]] = _Known(loaded.sources[0], float(other["fit_s"]))
         except (ArtifactError, ValueError, KeyError, TypeError):
