@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.harness import LOCAL, WORK
+
 if TYPE_CHECKING:
     from vitrina.log import Histories
-
-ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / ".bench"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def histories(data: Data) -> "Histories":
 
 def ratings_folder() -> Path:
     """Where MovieLens 1M lies: $VITRINA_DATA, or the folder shared/data beside the repository."""
-    return Path(os.environ.get("VITRINA_DATA", ROOT.parent / "shared" / "data")) / "ml-1m"
+    return LOCAL / "ml-1m"
 
 
 def ml1m() -> Data:

@@ -1,6 +1,6 @@
 """Train one model on one real log and keep its values per user; a killed run goes on where it was.
 
-    sequence_run.py '{"data": "ml1m_loo", "kind": "SASRec", "params": {}, "seed": 0}'
+    python -m benchmarks.scripts.sequence_run '{"data": "ml1m_loo", "kind": "Ease", "params": {}, "seed": 0}'
 
     ml1m_loo      MovieLens 1M, users and items of five ratings or more (3,416 items), rows of equal time
                   in the order of the file, the last row of each user held out, seen items hidden

@@ -17,18 +17,11 @@ import models_small_run as small  # noqa: E402
 from vitrina.candidates import next_item  # noqa: E402
 from vitrina.nn.training import fit  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="this torch has no torch.distributed"
-)
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
+    pytest.mark.usefixtures("one_thread"),
+]
 FIRST, OTHERS = ["SASRec", "TwoTower"], ["HSTU", "GRU4Rec", "BERT4Rec", "ARGUS"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by_two(out: Path, names: list[str]) -> list[dict[str, np.ndarray]]:

@@ -16,13 +16,7 @@ from vitrina.nn import device  # noqa: E402
 from vitrina.nn.next_item import Batch  # noqa: E402
 from vitrina.nn.session import session  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Generator:

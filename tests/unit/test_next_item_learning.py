@@ -21,13 +21,7 @@ from vitrina.nn.tables import Hashed, start  # noqa: E402
 from vitrina.nn.training import Schedule, fit  # noqa: E402
 from vitrina.testing import markov_world  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- own items ----------------------------------------------------------------------------------------------

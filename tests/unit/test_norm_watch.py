@@ -24,12 +24,7 @@ SMALL = {"embedding_dim": 8, "max_len": 8, "n_layers": 1, "n_epochs": 2, "lr": 0
 COSINE = {"cosine": True, "temperature": 0.1, "tied": False}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
