@@ -177,7 +177,7 @@ def in_time(table: str, shared: dict[str, Any], choose: dict[str, Any], *, trend
     ]
 
 
-TIME: dict[str, Any] = {"validation": "time", "refit": False, "patience": 2, "n_epochs": 20}
+TIME: dict[str, Any] = {"validation": "time", "refit": False, "patience": 5, "n_epochs": 30}
 RETAIL: dict[str, Any] = {
     "shuffle_ties": True,
     "max_len": 100,
