@@ -66,7 +66,9 @@ def index_table(rows: list[dict[str, Any]]) -> str:
         what = row["what"].removeprefix("top-100 of 200 k x 128, one query at a time, ")
         about, _, vectors = what.rpartition("; ")
         effort, quality = row["extra"]["effort"], row["quality"]
-        width = "" if effort is None else f", width {effort['width']}, overfetch {effort['overfetch']:g}"
+        width = f" (refused: {row['extra']['gate']:.3f} of the lists; exact answers)"
+        if effort is not None:
+            width = f", width {effort['width']}, overfetch {effort['overfetch']:g}"
         parts.append(
             f"| {vectors} | {about}{width} | {quality['recall@100']:.4f} | {row['ours']:.2f} ms "
             f"| {row['theirs']:.2f} ms | {quality['ratio of CPU']:.3f} "

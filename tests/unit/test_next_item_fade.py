@@ -1,5 +1,7 @@
 """Targets that weigh by their age."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from vitrina.candidates import BERT4Rec, SASRec
 from vitrina.errors import ConfigError
 from vitrina.nn.layout import Windows
-from vitrina.nn.next_item import Aims, Batch, Encoder, Fade, LossConfig, NextItemObjective, batch_of
+from vitrina.nn.next_item import Aims, Encoder, Fade, LossConfig, NextItemObjective, batch_of
 from vitrina.schema import US_PER_DAY
 
 DAYS = np.arange(10, dtype=np.int64) * US_PER_DAY
@@ -36,13 +38,13 @@ def test_the_weighted_loss_is_the_sum_of_weight_times_loss(loss):
     for p in range(int(n)):
         weight_BT = torch.zeros_like(whole.weight_BT)
         weight_BT[0, p] = whole.weight_BT[0, p]
-        only = Batch(*whole[:4], weight_BT)
+        only = replace(whole, weight_BT=weight_BT)
         torch.manual_seed(1)
         target_P = whole.target_BT[whole.targets_BT]
         parts += float(objective.of_targets(hidden_PD, encoder.item_vectors(), target_P, only).detach())
     assert float(weighted.detach()) == pytest.approx(parts, rel=1e-5)
     torch.manual_seed(1)
-    alike, _ = objective(Batch(*whole[:4]))
+    alike, _ = objective(replace(whole, weight_BT=None))
     assert abs(float(alike.detach()) - float(weighted.detach())) > 1e-3
 
 

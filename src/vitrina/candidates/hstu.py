@@ -125,7 +125,7 @@ class HSTU(NextItemModel):
         )
         if self.time_bias:
             return batch
-        return Batch(batch.item_BT, batch.target_BT, replace(batch.layout, ts_BT=None), *batch[3:])
+        return replace(batch, layout=replace(batch.layout, ts_BT=None))
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)

@@ -45,7 +45,7 @@ from vitrina.estimator import check_positive, fitted
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import Histories
 from vitrina.nn.layout import Layout, Windows, batches
-from vitrina.nn.next_item import Batch, NextItemObjective
+from vitrina.nn.next_item import NextItemObjective
 from vitrina.nn.towers import Towers, TowersObjective
 from vitrina.schema import ITEM_ID, USER_ID, BoolArray, IntArray, LongArray
 
@@ -211,7 +211,7 @@ class TwoTower(NextItemModel):
             batch = self._batch(some, train, rng)
             person_B = person_U[np.searchsorted(train.offsets, some.start, side="right") - 1]
             layout = replace(batch.layout, person_B=torch.from_numpy(person_B))
-            yield Batch(batch.item_BT, batch.target_BT, layout, *batch[3:])
+            yield replace(batch, layout=layout)
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)

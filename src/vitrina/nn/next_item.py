@@ -6,6 +6,7 @@
 Every token of a history but the last has a target, the next one; a loss is taken at all of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ __all__ = [
 ]
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Inputs and targets of B windows."""
 
     item_BT: Tensor
@@ -73,14 +75,16 @@ class Batch(NamedTuple):
 
     def rows(self, lo: int, hi: int) -> "Batch":
         """Windows lo..hi."""
-        more = (None if x is None else x[lo:hi] for x in self[3:])
-        return Batch(self.item_BT[lo:hi], self.target_BT[lo:hi], self.layout.rows(lo, hi), *more)
+        return self._each(lambda x: x[lo:hi], self.layout.rows(lo, hi))
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        items, targets = self.item_BT.to(device), self.target_BT.to(device)
-        more = (None if x is None else x.to(device) for x in self[3:])
-        return Batch(items, targets, self.layout.to(device), *more)
+        return self._each(lambda x: x.to(device), self.layout.to(device))
+
+    def _each(self, part: Callable[[Tensor], Tensor], layout: Layout) -> "Batch":
+        optional = (self.counted_BT, self.weight_BT, self.trend_BT)
+        more = (None if x is None else part(x) for x in optional)
+        return Batch(part(self.item_BT), part(self.target_BT), layout, *more)
 
     @property
     def targets_BT(self) -> Tensor:
