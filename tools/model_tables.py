@@ -1,7 +1,9 @@
 """Tables of docs/models/*.md from measured files of benchmarks/: `python tools/model_tables.py [--check]`.
 
 A page with the line `<!-- measured: ItemKNN DecayedItemKNN -->` gets, up to `<!-- measured:end -->`, NDCG@10
-of these models on every leaderboard, and their share of the best possible in worlds of known truth.
+of these models on every leaderboard, and their share of the best possible in worlds of known truth. One with
+`<!-- sequences: HSTU -->` gets, up to `<!-- sequences:end -->`, what these reached on real
+logs (benchmarks/sequences.json).
 """
 
 import json
@@ -14,8 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "models"
 LEADERBOARDS = ROOT / "benchmarks" / "leaderboards.json"
 WORLDS = ROOT / "benchmarks" / "known_truth.json"
+SEQUENCES = ROOT / "benchmarks" / "sequences.json"
 MARKED = re.compile(r"<!-- measured: ([\w ]+) -->\n.*?<!-- measured:end -->", re.DOTALL)
+SEQUENCE_MARKED = re.compile(r"<!-- sequences: ([\w ]+) -->\n.*?<!-- sequences:end -->", re.DOTALL)
 VIEWS = {"count": "repeats counted", "new_only": "new items only"}
+LOGS = {
+    "ml1m_loo": "MovieLens 1M, each user's last row",
+    "beauty_loo": "Amazon Beauty, each user's last row",
+    "ml1m_time": "MovieLens 1M, the last tenth",
+    "beauty_time": "Amazon Beauty, the last tenth",
+    "retail_time": "Online Retail, the last 30 days",
+}
 WORDS = {"any": "any next event", "new": "a new item"}
 
 
@@ -50,6 +61,25 @@ def table(models: list[str]) -> str:
     return "\n".join(lines)
 
 
+def sequence_table(kinds: list[str]) -> str:
+    """Every run of these models on a real log, beside the best of its table."""
+    entries = [e for e in json.loads(SEQUENCES.read_text())["entries"] if e["group"] == "models"]
+    lines = ["| log, held out, view | model | NDCG@10 | Recall@10 | seeds | best of all |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for log, view in dict.fromkeys((e["table"], e["view"]) for e in entries):
+        board = [e for e in entries if (e["table"], e["view"]) == (log, view)]
+        best = max(board, key=lambda e: e["ndcg@10"][0])
+        title = f"{LOGS[log]}, {VIEWS[view]}"
+        for e in sorted((e for e in board if e["kind"] in kinds), key=lambda e: -e["ndcg@10"][0]):
+            name = e["model"] + (f" ({e['disclosed']})" if e["disclosed"] else "")
+            cells = ["{:.4f} [{:.4f}, {:.4f}]".format(*e[m]) for m in ("ndcg@10", "recall@10")]
+            lines.append(
+                f"| {title} | {name} | {' | '.join(cells)} | {e['seeds']} "
+                f"| {best['model']} {best['ndcg@10'][0]:.4f} |"
+            )
+    return "\n".join(lines)
+
+
 def _measured(row: dict[str, Any] | None) -> str:
     return "-" if row is None else f"{row['mean']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
 
@@ -64,7 +94,10 @@ def renewed(text: str) -> str:
     def one(found: re.Match[str]) -> str:
         return f"<!-- measured: {found[1]} -->\n{table(found[1].split())}\n<!-- measured:end -->"
 
-    return MARKED.sub(one, text)
+    def sequences(found: re.Match[str]) -> str:
+        return f"<!-- sequences: {found[1]} -->\n{sequence_table(found[1].split())}\n<!-- sequences:end -->"
+
+    return SEQUENCE_MARKED.sub(sequences, MARKED.sub(one, text))
 
 
 def main() -> int:

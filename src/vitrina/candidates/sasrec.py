@@ -19,7 +19,7 @@ Named configurations, all of this file:
 Cost of one epoch: about N (12 L D^2 + L T D + I D) multiply-adds, three times over, N rows, T = min(max_len,
 length); memory 4 (I D) bytes for the table and as much again twice for AdamW.
 NOTE[DIFF] paper: one sampled negative and binary cross-entropy; here: the whole softmax by default; because
-it ranks far better (docs/models/sequences.md). `loss="bce", n_negatives=1` is the paper's.
+it ranks far better (docs/sequence_models.md). `loss="bce", n_negatives=1` is the paper's.
 NOTE[DIFF] paper: ReLU and a feed-forward part as wide as D; here: GELU and `ffn_mult` times D.
 Use when: order and recency matter and histories have more than a few rows. See also: HSTU (time),
 ImplicitALS (order does not matter), OwnHistory (repeats).
