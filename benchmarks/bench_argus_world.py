@@ -19,7 +19,7 @@ SHARED = {
     "max_len": 80,
     "lr": 0.003,
     "batch_size": 16,
-    "n_epochs": 10,
+    "n_epochs": 25,
     "loss": "softmax",
 }
 ARGUS = SHARED | {

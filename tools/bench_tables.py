@@ -10,6 +10,7 @@ RESULTS = ROOT / "benchmarks" / "results.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
 INDEXES = ROOT / "docs" / "ann.md"
 NEW_ITEMS = ROOT / "docs" / "models" / "two_tower.md"
+ARGUS = ROOT / "docs" / "models" / "argus.md"
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
@@ -100,7 +101,30 @@ def new_items_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def argus_table(rows: list[dict[str, Any]]) -> str:
+    """What ARGUS, its ablation and others reach of the best possible in a world that is known."""
+    (row,) = (row for row in rows if row["name"] == "argus_world")
+    lines = [
+        f"{row['extra']['params']['n_epochs']} epochs:\n",
+        "| share of the best NDCG@10 | played in full | three seeds | ARGUS is ahead by | any event | alone "
+        "| CPU s of the fit |\n|---|---:|---|---|---:|---:|---:|",
+    ]
+    for model, own in row["quality"].items():
+        seeds = ", ".join(f"{share:.3f}" for share in own.get("full_seeds", [])) or "-"
+        ahead = (
+            "{:.3f} ({:.3f} to {:.3f})".format(*own["full_argus_minus"]) if "full_argus_minus" in own else "-"
+        )
+        cpu = row["extra"]["cpu_seconds"].get(model)
+        cells = [f"{own['full']:.3f}", seeds, ahead, f"{own['any']:.3f}", f"{own['alone']:.3f}"]
+        lines.append(f"| {model} | {' | '.join(cells)} | {'-' if cpu is None else f'{cpu:.1f}'} |")
+    return "\n".join(lines) + f"\n\n*{row['machine']}; {row['date']}, commit {row['commit']}*"
+
+
 def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_number(one)}" for key, one in value.items()) + ")"
+    if isinstance(value, list):
+        return " / ".join(_number(one) for one in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
@@ -118,7 +142,7 @@ def main() -> int:
     """Write the tables, or with --check say whether they are up to date."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     rows = latest([json.loads(line) for line in lines if line.strip()])
-    made_of = {PAGE: table, INDEXES: index_table, NEW_ITEMS: new_items_table}
+    made_of = {PAGE: table, INDEXES: index_table, NEW_ITEMS: new_items_table, ARGUS: argus_table}
     for page, made in ((page, make(rows)) for page, make in made_of.items()):
         text = between(page.read_text(), START, END, made)
         if "--check" not in sys.argv:
