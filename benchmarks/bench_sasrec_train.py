@@ -1,12 +1,12 @@
 """SASRec training against RecTools and RePlay on MovieLens 1M, each user's last rating held out.
 
 The same width, blocks, heads, feed-forward width, dropout, batch and number of epochs; every library trains
-on the latest 200 transitions of each user with a softmax over the whole catalogue. Two threads; runs take
-turns. Throughput counts windows (one a user) and targets (transitions) by CPU seconds of the training loop,
+on the latest 200 transitions of each user with a softmax over the whole catalogue. Runs take turns. Throughput counts windows (one a user) and targets (transitions) by CPU seconds of the training loop,
 which vary less than wall seconds on a machine that others use; both are kept. RePlay runs as `from_params`
 builds it, and with its length buckets beside.
 
     SASREC_TRAIN_EPOCHS, SASREC_TRAIN_REPEATS, SASREC_TRAIN_USERS, SASREC_TRAIN_ONLY    a shorter measurement
+    SASREC_TRAIN_THREADS    threads of every run, 2; 1 where others use the machine
 """
 
 import json
@@ -45,6 +45,7 @@ FIGURES = (
 )
 N_EPOCHS = int(os.environ.get("SASREC_TRAIN_EPOCHS", "10"))
 REPEATS = int(os.environ.get("SASREC_TRAIN_REPEATS", "3"))
+THREADS = int(os.environ.get("SASREC_TRAIN_THREADS", "2"))
 N_USERS = int(os.environ["SASREC_TRAIN_USERS"]) if "SASREC_TRAIN_USERS" in os.environ else None
 """The first users alone, for a short measurement; None takes all."""
 
@@ -103,7 +104,7 @@ def main() -> None:
     write_log()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits is no work done
     load = os.getloadavg()
-    runs = in_turn(commands(N_EPOCHS), repeats=REPEATS)
+    runs = in_turn(commands(N_EPOCHS), repeats=REPEATS, threads=THREADS)
     for precision in ("bf16", "float32"):
         record(row(runs, precision, load))
 
@@ -117,7 +118,7 @@ def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, floa
     least_mb = min(median(runs[name], "peak_mb") for name in peers)
     return Row(
         name="sasrec_train",
-        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}; the fastest peer is {fastest}",
+        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}, {THREADS} threads; the fastest peer is {fastest}",
         ours=speed[ours],
         peer=PEERS[fastest.split()[0]],
         theirs=speed[fastest],
@@ -134,7 +135,7 @@ def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, floa
             "repeats": REPEATS,
             "load_before": [round(one, 1) for one in load],
             "load_after": [round(one, 1) for one in os.getloadavg()],
-            "same": SAME | {"n_epochs": N_EPOCHS, "n_users": N_USERS},
+            "same": SAME | {"n_epochs": N_EPOCHS, "n_users": N_USERS, "threads": THREADS},
         },
     )
 
