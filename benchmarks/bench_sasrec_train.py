@@ -1,9 +1,10 @@
 """SASRec training against RecTools and RePlay on MovieLens 1M, each user's last rating held out.
 
 The same width, blocks, heads, feed-forward width, dropout, batch and number of epochs; every library trains
-on the latest 200 transitions of each user with a softmax over the whole catalogue. Runs take turns. Throughput counts windows (one a user) and targets (transitions) by CPU seconds of the training loop,
-which vary less than wall seconds on a machine that others use; both are kept. RePlay runs as `from_params`
-builds it, and with its length buckets beside.
+on the latest 200 transitions of each user with a softmax over the whole catalogue. Runs take turns.
+Throughput counts windows (one a user) and targets (transitions) by CPU seconds of the training loop, which
+vary less than wall seconds on a machine that others use; both are kept. RePlay runs as `from_params` builds
+it, and with its length buckets beside.
 
     SASREC_TRAIN_EPOCHS, SASREC_TRAIN_REPEATS, SASREC_TRAIN_USERS, SASREC_TRAIN_ONLY    a shorter measurement
     SASREC_TRAIN_THREADS    threads of every run, 2; 1 where others use the machine
@@ -118,7 +119,8 @@ def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, floa
     least_mb = min(median(runs[name], "peak_mb") for name in peers)
     return Row(
         name="sasrec_train",
-        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}, {THREADS} threads; the fastest peer is {fastest}",
+        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}, {THREADS} threads; "
+        f"the fastest peer is {fastest}",
         ours=speed[ours],
         peer=PEERS[fastest.split()[0]],
         theirs=speed[fastest],
