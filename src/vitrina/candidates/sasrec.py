@@ -20,6 +20,8 @@ Cost of one epoch: about N (12 L D^2 + L T D + I D) multiply-adds, three times o
 length); memory 4 (I D) bytes for the table and as much again twice for AdamW.
 NOTE[DIFF] paper: one sampled negative and binary cross-entropy; here: the whole softmax by default; because
 it ranks far better (docs/sequence_models.md). `loss="bce", n_negatives=1` is the paper's.
+NOTE[DIFF] eSASRec's paper: no correction of the sampled softmax; here: the corrected one, as everywhere in
+this package; `correction="none"` is the paper's, see docs/negative_results.md for both.
 NOTE[DIFF] paper: ReLU and a feed-forward part as wide as D; here: GELU and `ffn_mult` times D.
 Use when: order and recency matter and histories have more than a few rows. See also: HSTU (time),
 ImplicitALS (order does not matter), OwnHistory (repeats).
