@@ -99,6 +99,7 @@ class ARGUS(NextItemModel):
         "item_table",
         "table_optimizer",
         "shuffle_ties",
+        "horizon",
     )
     size: str = "tiny"
     """Name of blocks, width and heads, as in the module."""
