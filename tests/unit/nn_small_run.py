@@ -16,7 +16,7 @@ from vitrina.candidates.sasrec import SASRec
 from vitrina.log import Histories
 from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.layout import batches, cut_windows
-from vitrina.nn.next_item import Encoder, LossConfig, NextItemObjective, followed, inputs_of
+from vitrina.nn.next_item import Encoder, LossConfig, NextItemObjective, batch_of
 from vitrina.nn.training import Run, Schedule, fit
 from vitrina.testing import markov_world
 
@@ -53,7 +53,7 @@ def new_run(**more: Any) -> Run:
 
     def epoch_batches(epoch: int) -> Any:
         for some in batches(windows, BATCH_SIZE, rng=np.random.default_rng([0, epoch]), n_alike=2):
-            yield followed(inputs_of(some), item_ix, np.zeros(len(item_ix), np.int64), N_ITEMS)
+            yield batch_of(some, item_ix, np.zeros(len(item_ix), np.int64), N_ITEMS)
 
     return Run(
         batches=epoch_batches, n_batches=-(-len(windows.start) // BATCH_SIZE), fingerprint="small", **more

@@ -9,7 +9,7 @@ import torch
 from vitrina.candidates import BERT4Rec, SASRec
 from vitrina.errors import ConfigError
 from vitrina.nn.layout import Windows
-from vitrina.nn.next_item import Aims, Encoder, Fade, LossConfig, NextItemObjective, followed, inputs_of
+from vitrina.nn.next_item import Aims, Encoder, Fade, LossConfig, NextItemObjective, batch_of
 from vitrina.schema import US_PER_DAY
 
 DAYS = np.arange(10, dtype=np.int64) * US_PER_DAY
@@ -30,7 +30,7 @@ def test_the_weighted_loss_is_the_sum_of_weight_times_loss(loss):
     objective = NextItemObjective(encoder, LossConfig(loss=loss, n_negatives=3), np.ones(6, np.int64)).eval()
     windows = Windows(np.array([0]), np.array([10]))
     item_ix = np.array([0, 1, 2, 3, 4, 5, 0, 1, 2, 3], dtype=np.int32)
-    whole = followed(inputs_of(windows), item_ix, DAYS, 6, aims=Aims(fade=Fade.over(DAYS, 2.0)))
+    whole = batch_of(windows, item_ix, DAYS, 6, aims=Aims(fade=Fade.over(DAYS, 2.0)))
     parts = 0.0
     torch.manual_seed(1)
     weighted, n = objective(whole)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from vitrina.errors import InputError  # noqa: E402
 from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
-from vitrina.nn.next_item import followed, inputs_of  # noqa: E402
+from vitrina.nn.next_item import batch_of  # noqa: E402
 
 lengths_of_histories = st.lists(st.integers(0, 23), max_size=12)
 
@@ -115,7 +115,7 @@ def test_batches_are_a_function_of_the_seed() -> None:
 def test_inputs_and_targets_are_shifted_by_one() -> None:
     item_ix = np.array([9, 9, 9, 5, 6, 7, 8, 4, 3], dtype=np.int32)
     ts = np.arange(9) * 1_500_000
-    batch = followed(inputs_of(Windows(np.array([3, 7]), np.array([7, 9]))), item_ix, ts, 10)
+    batch = batch_of(Windows(np.array([3, 7]), np.array([7, 9])), item_ix, ts, 10)
     assert batch.item_BT.tolist() == [[5, 6, 7], [4, 10, 10]]
     assert batch.target_BT.tolist() == [[6, 7, 8], [3, 10, 10]]
     assert batch.layout.position_BT.tolist() == [[2, 1, 0], [0, 0, 0]]
@@ -151,7 +151,7 @@ def test_a_batch_reads_its_own_rows_alone() -> None:
     item_ix = np.zeros(1_000_000, np.int32).view(Counted)
     ts = np.zeros(1_000_000, np.int64).view(Counted)
     Counted.read = 0
-    followed(inputs_of(Windows(np.array([5, 900_000]), np.array([10, 900_003]))), item_ix, ts, 3)
+    batch_of(Windows(np.array([5, 900_000]), np.array([10, 900_003])), item_ix, ts, 3)
     assert Counted.read == 3 * 2 * 4  # inputs, targets and times; 2 windows of at most 4 tokens
 
 

@@ -14,7 +14,7 @@ from vitrina.evaluate import Protocol, evaluate, write_report  # noqa: E402
 from vitrina.ids import Ids  # noqa: E402
 from vitrina.log import EventLog  # noqa: E402
 from vitrina.nn.layout import cut_windows  # noqa: E402
-from vitrina.nn.next_item import NextItemObjective, followed, inputs_of  # noqa: E402
+from vitrina.nn.next_item import NextItemObjective, batch_of  # noqa: E402
 from vitrina.nn.session import session  # noqa: E402
 from vitrina.pipeline import Pipeline, Source  # noqa: E402
 from vitrina.split import leave_one_out  # noqa: E402
@@ -157,7 +157,7 @@ def test_a_cosine_loss_pulls_at_right_angles_unless_the_table_is_read_too(world,
     train, model = world.train, SASRec(**params)
     objective = NextItemObjective(model.network(20), model._loss_config(), train.item_counts())
     windows = cut_windows(train.offsets, 8, every=True)
-    objective(followed(inputs_of(windows), train.item_ix, train.ts, 20))[0].backward()
+    objective(batch_of(windows, train.item_ix, train.ts, 20))[0].backward()
     encoder = objective.encoder
     table = encoder.item if tied else encoder.target
     vectors, pull = (t.detach().numpy()[:20].astype(float) for t in (table.weight, table.weight.grad))

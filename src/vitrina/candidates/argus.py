@@ -99,7 +99,6 @@ class ARGUS(NextItemModel):
         "item_table",
         "table_optimizer",
         "shuffle_ties",
-        "horizon",
     )
     size: str = "tiny"
     """Name of blocks, width and heads, as in the module."""

@@ -60,7 +60,7 @@ class BERT4Rec(NextItemModel):
     """Width of the feed-forward part, in units of `embedding_dim`."""
     block: str = "pre"
     """"pre" or "post": where a block normalises."""
-    without: ClassVar[tuple[str, ...]] = ("targets", "horizon")
+    without: ClassVar[tuple[str, ...]] = ("targets",)
     p_mask: float = 0.2
     """Probability that a row is hidden."""
     frac_last: float = 1 / 11

@@ -46,9 +46,9 @@ from vitrina.errors import ConfigError
 from vitrina.estimator import check_positive
 from vitrina.log import Histories
 from vitrina.nn.hstu import HSTULayers
-from vitrina.nn.layout import Layout, Rows, Windows
+from vitrina.nn.layout import Layout, Rows, Windows, pad
 from vitrina.nn.losses import Correction
-from vitrina.nn.next_item import Batch, Encoder, followed, inputs_of
+from vitrina.nn.next_item import Batch, Encoder, followed
 from vitrina.schema import US_PER_SECOND, BoolArray, IntArray, LongArray
 
 
@@ -117,13 +117,12 @@ class HSTU(NextItemModel):
         )
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
-        rows = inputs_of(windows)
+        rows = pad(Windows(windows.start, windows.stop - 1))
         if self.length_exponent < 2:
             rows = thinned(rows, train.ts, n=self.max_len, exponent=self.length_exponent, rng=rng)
-        step_BT = self._steps(rows, windows, train, rng)
-        asked = self.request_time
-        log = (train.item_ix, train.ts, train.n_items)
-        batch = followed(rows, *log, step_BT=step_BT, asked=asked, aims=self._aims)
+        batch = followed(
+            rows, train.item_ix, train.ts, train.n_items, asked=self.request_time, aims=self._aims
+        )
         if self.time_bias:
             return batch
         return replace(batch, layout=replace(batch.layout, ts_BT=None))

@@ -68,9 +68,6 @@ class Learning(Estimator):
     """Half-life in days of an item's share of events, a term of its logit (`vitrina.nn.trend`); 0: none."""
     targets: str = "all"
     """"all": every row is learned to be predicted; "new": those in which a user takes an item first."""
-    horizon: int = 1
-    """Rows ahead among which a target is drawn, anew every epoch: 1 teaches what comes next, more what comes
-    soon (the dense loss of PinnerFormer, Pancha et al., KDD 2022, with one drawn positive)."""
     shuffle_ties: bool = False
     """Whether rows of one user and one time are put in a new order for every epoch: baskets, dates."""
     dropout: float = 0.1
@@ -114,7 +111,6 @@ class Learning(Estimator):
             lr=self.lr,
             batch_size=self.batch_size,
             n_epochs=self.n_epochs,
-            horizon=self.horizon,
         )
         kind = type(self).__name__
         self._check_choices()

@@ -28,23 +28,13 @@ from vitrina.ids import Ids
 from vitrina.log import Histories
 from vitrina.metrics import NDCG
 from vitrina.nn import device, session
-from vitrina.nn.layout import Layout, Rows, Windows, batches, cut_windows, pad
-from vitrina.nn.next_item import (
-    Aims,
-    Batch,
-    Encoder,
-    Fade,
-    NextItemObjective,
-    followed,
-    held_back,
-    inputs_of,
-    steps_ahead,
-)
+from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
+from vitrina.nn.next_item import Aims, Batch, Encoder, Fade, NextItemObjective, batch_of
 from vitrina.nn.rowwise import AdamWWithTables
 from vitrina.nn.speed import Speed
 from vitrina.nn.training import Run, fit, kept_rng
 from vitrina.nn.trend import Trend
-from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray, LongArray
+from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger("vitrina.candidates")
 
@@ -270,7 +260,7 @@ class NextItemModel(Learning):
     def _watched(self, watch: NormWatch | None, train: Histories, windows: Windows, epoch: int) -> Any:
         if watch is not None:
             watch.begin()
-        return self._batches(train, held_back(windows, train.offsets, self.horizon), epoch)
+        return self._batches(train, windows, epoch)
 
     def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
         rng = np.random.default_rng([self.seed, epoch])
@@ -283,18 +273,7 @@ class NextItemModel(Learning):
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
         """Inputs and targets of some windows; whatever is drawn comes from `rng`."""
-        rows = inputs_of(windows)
-        step_BT = self._steps(rows, windows, train, rng)
-        return followed(rows, train.item_ix, train.ts, train.n_items, step_BT=step_BT, aims=self._aims)
-
-    def _steps(
-        self, rows: Rows, windows: Windows, train: Histories, rng: np.random.Generator
-    ) -> LongArray | int:
-        """Rows from each row that is read to its target."""
-        if self.horizon == 1:
-            return 1
-        end_B = train.offsets[np.searchsorted(train.offsets, windows.start, side="right")]
-        return steps_ahead(rows.row_BT, end_B, self.horizon, rng)
+        return batch_of(windows, train.item_ix, train.ts, train.n_items, aims=self._aims)
 
     def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:
         """NDCG@10 of the held-out rows."""

@@ -48,11 +48,9 @@ __all__ = [
     "Fade",
     "LossConfig",
     "NextItemObjective",
+    "batch_of",
     "followed",
-    "held_back",
-    "inputs_of",
     "proposal_of",
-    "steps_ahead",
 ]
 
 
@@ -139,39 +137,11 @@ class Fade(NamedTuple):
 NO_AIMS = Aims()
 
 
-def inputs_of(windows: Windows) -> Rows:
-    """All rows of a window but the last, which nothing follows."""
-    return pad(Windows(windows.start, windows.stop - 1))
-
-
-def steps_ahead(row_BT: LongArray, end_B: LongArray, horizon: int, rng: np.random.Generator) -> LongArray:
-    """How many rows ahead of each row its target lies: uniform over the next `horizon` rows of its history.
-
-    Args:
-        row_BT: rows that are read; padding has any.
-        end_B: one past the last row of the history behind each line of the batch.
-        horizon: rows, at least 1.
-        rng: draws.
-    """
-    room_BT = np.clip(end_B[:, None] - 1 - row_BT, 1, horizon)
-    return np.asarray(1 + (rng.random(row_BT.shape) * room_BT).astype(np.int64))
-
-
-def held_back(windows: Windows, offsets: LongArray, horizon: int) -> Windows:
-    """The windows moved back, at most by half of their rows, so that `horizon` rows follow the last one read.
-
-    Positions are counted from the newest row; without this a model would learn that the newest row of a
-    history has one row to come, and older ones many, and be asked at the newest.
-
-    Args:
-        windows: their last row is read by nobody, see `inputs_of`.
-        offsets: of the histories, (U + 1,).
-        horizon: rows, at least 1.
-    """
-    at_W = np.searchsorted(offsets, windows.start, side="right")
-    wanted_W = horizon - 1 - (offsets[at_W] - windows.stop)
-    back_W = np.clip(wanted_W, 0, np.maximum(windows.stop - windows.start - 1, 0) // 2)
-    return Windows(np.maximum(windows.start - back_W, offsets[at_W - 1]), windows.stop - back_W)
+def batch_of(
+    windows: Windows, item_ix: IntArray, ts: LongArray, n_items: int, *, aims: Aims = NO_AIMS
+) -> Batch:
+    """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
+    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items, aims=aims)
 
 
 def followed(
@@ -180,22 +150,20 @@ def followed(
     ts: LongArray,
     n_items: int,
     *,
-    step_BT: LongArray | int = 1,
     asked: bool = False,
     aims: Aims = NO_AIMS,
 ) -> Batch:
-    """Each input with a row after it in its history as target.
+    """Each input with the row after it in its history as target.
 
     Args:
         inputs: rows that are read.
         item_ix: items of all rows.
         ts: their times, UTC microseconds.
         n_items: I, the padding.
-        step_BT: rows from each input to its target.
         asked: tells the target's time.
         aims: what is asked of the targets.
     """
-    targets = Rows(np.minimum(inputs.row_BT + step_BT, len(item_ix) - 1), inputs.layout)
+    targets = Rows(np.minimum(inputs.row_BT + 1, len(item_ix) - 1), inputs.layout)
     asked_BT = targets.take(ts, 0) // US_PER_SECOND if asked else None
     layout = replace(inputs.layout, ts_BT=inputs.take(ts, 0) // US_PER_SECOND, asked_BT=asked_BT)
     items, after = inputs.take(item_ix, n_items), targets.take(item_ix, n_items)
