@@ -233,6 +233,7 @@ CASES = [
     *LEAVE_ONE_OUT,
     *in_time("retail_time", RETAIL, TIME, trend_days=7.0),
     *in_time("ml1m_time", ML1M, TIME, trend_days=7.0),
+    Case("ml1m_time", "SASRec, 20 epochs", "SASRec", {**ML1M, **COSINE, "n_epochs": 20}),
     *in_time("beauty_time", BEAUTY_TIME, TIME, trend_days=30.0),
     *(case for table in ("ml1m_loo", "ml1m_time", "beauty_loo", "beauty_time") for case in log_q(table)),
 ]
