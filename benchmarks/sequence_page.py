@@ -136,9 +136,11 @@ Tables that hold out each user's last row are for comparison with papers: traini
 users' test rows, and what wins there need not win in time order. The epoch was chosen on each user's row
 before the last, never on the test. Rows of equal time are in the order of the file on MovieLens 1M, and in an
 order drawn by a hash on Beauty, whose times are days. A user has one held-out row there, so Recall@10 is the
-papers' HR@10. "50 epochs on all rows": the best epoch of the run above it, trained anew with the rows that
-its validation had held out. "29 epochs on all rows": the same on Beauty, at temperature 0.05; the epoch was
-the best of 37 on each user's row before the last.
+papers' HR@10. "50 epochs on all rows", "53 epochs": the best epoch of the run above it, trained anew with the
+rows that its validation had held out; the HSTU of four layers takes the number of the one of two, and the 80
+epochs of eSASRec were set beforehand. "29 epochs on all rows": the same on Beauty, at temperature 0.05; the
+epoch was the best of 37 on each user's row before the last. BCE with one negative was stopped after ten
+epochs without a better validation, of 200 at most.
 
 Tables that hold out the future are the ones to go by. There the simple models have the parameters of the
 [leaderboards](leaderboards.md), and each sequence model the number of epochs that did best on the latest
@@ -153,4 +155,13 @@ rows (head), the next third, or the rest.
 `OwnHistory` stays ahead on Online Retail where repeats count because of them alone: it orders what a user
 took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and
 finds next to nothing else. A merged list takes both: the demo's has 0.341.
+
+On MovieLens 1M in time order every sequence model stays below bestsellers of the last days, EASE and
+neighbours, though with each user's last row held out SASRec is far above them. There 98.8 % of the rows
+follow the one before within an hour: a model of the next row learns what is rated next in one sitting. Of the
+1,182 held-out people with a history all but 7 come back after more than a day (the table by time away). More
+training moves the lists from the head, where the targets are, to the middle and the tail, and makes them worse
+in every group: 20 epochs against the two that validation chose. What is in fashion (`trend_days`) makes up for
+much of it. On Beauty, where 46 % follow within a day, what is learned carries over, and SASRec is ahead in
+every group with a history.
 """
