@@ -160,7 +160,7 @@ On MovieLens 1M in time order every sequence model stays below bestsellers of th
 neighbours, though with each user's last row held out SASRec is far above them. There 98.8 % of the rows
 follow the one before within an hour: a model of the next row learns what is rated next in one sitting. Of the
 1,182 held-out people with a history all but 7 come back after more than a day (the table by time away). More
-training moves the lists from the head of the catalogue to its middle and tail, gains less there than it loses,
+training moves lists from the head of the catalogue to its middle and tail, gains less there than it loses,
 and makes them worse in every group: 20 epochs against the two that validation chose. What is in fashion
 (`trend_days`) makes up for much of it. On Beauty, where 46 % follow within a day, what is learned carries
 over, and SASRec with a trend is ahead or level in every group with a history.
