@@ -94,6 +94,7 @@ def ours(data: Data, asked: dict[str, Any]) -> Steps:
         ffn_mult=1,
         max_len=asked["max_len"],
         windows="last",
+        scale_items=True,
         dropout=asked["dropout"],
         lr=asked["lr"],
         batch_size=asked["batch_size"],
