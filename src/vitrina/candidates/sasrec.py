@@ -61,7 +61,7 @@ class SASRec(NextItemModel):
     positions: str = "learned"
     """"learned": a vector a position; "rotary": turned queries and keys; "none"."""
     scale_items: bool = False
-    """Whether vectors that are read are multiplied by sqrt(D), as in the authors' code; learns in fewer epochs."""
+    """Whether vectors that are read are multiplied by sqrt(D), as in the authors' code: learns sooner."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
