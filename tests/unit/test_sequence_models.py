@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from vitrina.candidates import HSTU, BERT4Rec, GRU4Rec, SASRec
+from vitrina.candidates import HSTU, BERT4Rec, ESASRec, GRU4Rec, GSASRec, SASRec
 from vitrina.candidates.bert4rec import cloze, mask_of
 from vitrina.candidates.gru4rec import Recurrent
 from vitrina.candidates.held_out import hold_out
@@ -410,3 +410,19 @@ BAD = [
 def test_settings_that_mean_nothing_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [SASRec, GSASRec, ESASRec])
+def test_scaled_items_are_read_times_the_root_of_their_width_and_predicted_as_they_are(kind):
+    settings = {"embedding_dim": 16, "max_len": 6, "n_layers": 1, "dropout": 0.0}
+    torch.manual_seed(0)
+    scaled = kind(scale_items=True, **settings).network(9).eval()
+    plain = kind(**settings).network(9).eval()
+    plain.load_state_dict(scaled.state_dict())
+    with torch.no_grad():
+        plain.item.weight *= 4
+    rows = pad(Windows(np.array([0, 4]), np.array([4, 9])))
+    item_BT = rows.take(np.arange(9), 9)
+    torch.testing.assert_close(scaled(item_BT, rows.layout), plain(item_BT, rows.layout))
+    if kind is not GSASRec:  # which predicts from a table of its own
+        torch.testing.assert_close(scaled.item_vectors() * 4, plain.item_vectors())
