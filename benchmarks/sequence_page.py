@@ -144,13 +144,14 @@ epochs without a better validation, of 200 at most.
 
 Tables that hold out the future are the ones to go by. There the simple models have the parameters of the
 [leaderboards](leaderboards.md), and each sequence model the number of epochs that did best on the latest
-twentieth of its training rows (seed 0), trained anew on all of them with three seeds. "trend": `trend_days`,
-an item's share of the latest events as a term of its logit; "new targets": only rows in which a user takes an
-item first are predicted. Where many rows share a time, baskets on Online Retail and dates on Beauty, ties
-are put in a new order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 days before
-the test ([what was tried](models/sequences.md)). A second table shows parts of the targets: whether a user
-had taken the item before, and whether it is among the most popular items that hold a third of the training
-rows (head), the next third, or the rest.
+twentieth of its training rows (seed 0, five epochs of patience), trained anew on all of them with three
+seeds, or one where the table says so. All of them score by cosines. "trend": `trend_days`, an item's share of
+the latest events as a term of its logit; "new targets": only rows in which a user takes an item first are
+predicted. Where many rows share a time, baskets on Online Retail and dates on Beauty, ties are put in a new
+order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 days before the test
+([what was tried](models/sequences.md)). A second table shows parts of the targets: whether a user had taken
+the item before, and whether it is among the most popular items that hold a third of the training rows (head),
+the next third, or the rest.
 
 `OwnHistory` stays ahead on Online Retail where repeats count because of them alone: it orders what a user
 took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and
