@@ -18,10 +18,11 @@ import polars as pl
 from benchmarks import harness
 from benchmarks.scripts.sequence_run import OUT, key_of, split_of
 from benchmarks.sequence_cases import CASES, TITLES, Case
-from benchmarks.sequence_page import PARTS, PAUSES, SLICES, VIEWS, write_page
+from benchmarks.sequence_page import PARTS, PAUSES, SLICES, VIEWS, on, write_page
 
 KEPT = harness.HERE / "sequences.json"
 N_RESAMPLES = 2000
+WITHIN = {"an hour": 1, "a day": 24}
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 
@@ -149,13 +150,18 @@ def pauses(table: str) -> list[dict[str, Any]]:
     if not any(known.values()):
         return []
     cut, _ = split_of(table)
-    last, first = (
-        part.frame.group_by("user_id").agg(getattr(pl.col("ts"), which)().alias(which)).collect()
-        for part, which in ((cut.train, "max"), (cut.test, "min"))
+    last = cut.train.frame.group_by("user_id").agg(last=pl.col("ts").max())
+    first = cut.test.frame.group_by("user_id").agg(first=pl.col("ts").min())
+    days = (pl.col("first") - pl.col("last")).dt.total_seconds() / 86_400
+    away = first.join(last, on="user_id", how="left").select("user_id", days=days).collect()
+    gap = pl.col("ts").sort().diff().over("user_id").drop_nulls()
+    within = cut.train.frame.select(
+        **{
+            f"share of rows within {words}": (gap <= pl.duration(hours=n)).mean()
+            for words, n in WITHIN.items()
+        }
     )
-    away = first.join(last, on="user_id", how="left").select(
-        "user_id", days=(pl.col("min") - pl.col("max")).dt.total_seconds() / 86_400
-    )
+    shares = within.collect().row(0, named=True)
     found = []
     for label, runs in known.items():
         each = [
@@ -165,7 +171,7 @@ def pauses(table: str) -> list[dict[str, Any]]:
         if not each:
             continue
         mean = pl.concat(each).group_by("user_id").agg(pl.col("ndcg@10").mean()).join(away, on="user_id")
-        entry: dict[str, Any] = {"table": table, "view": "new_only", "model": label}
+        entry: dict[str, Any] = {"table": table, "view": "new_only", "model": label, **shares}
         low = -1.0
         for name, high in PAUSES.items():
             is_in = (
@@ -288,22 +294,25 @@ def keep() -> None:
     for table in TITLES:
         for view in VIEWS:
             for what, rows in (("paired", paired(table, view)), ("slices", slices(table, view))):
-                known = [e for e in kept[what] if (e["table"], e["view"]) == (table, view)]
-                if len(rows) >= len(known):
-                    kept[what] = [e for e in kept[what] if e not in known] + rows
-                    if what == "paired" and rows != known and table.endswith("_time"):
-                        on = [e for e in kept["entries"] if (e["table"], e["view"]) == (table, view)]
-                        record_table([e for e in on if e["group"] == "models"], rows)
+                if _renew(kept, what, table, view, rows) and what == "paired" and table.endswith("_time"):
+                    entries = on(kept["entries"], table, view)
+                    record_table([e for e in entries if e["group"] == "models"], rows)
         if table.endswith("_time"):
-            rows = pauses(table)
-            known = [e for e in kept.setdefault("pauses", []) if e["table"] == table]
-            if len(rows) >= len(known):
-                kept["pauses"] = [e for e in kept["pauses"] if e not in known] + rows
+            _renew(kept, "pauses", table, "new_only", pauses(table))
         for entry in corrections(table) if table != "retail_time" else []:
             if _take(kept["corrections"], entry, ("table", "negatives")):
                 record_correction(entry)
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     write_page(kept)
+
+
+def _renew(kept: dict[str, Any], what: str, table: str, view: str, rows: list[dict[str, Any]]) -> bool:
+    """Put rows in place of those of the same log and view, unless those are more; whether it changed."""
+    known = on(kept[what], table, view)
+    if len(rows) < len(known) or rows == known:
+        return False
+    kept[what] = [e for e in kept[what] if e not in known] + rows
+    return True
 
 
 def _take(entries: list[dict[str, Any]], entry: dict[str, Any], same: tuple[str, ...]) -> bool:

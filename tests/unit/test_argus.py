@@ -20,12 +20,7 @@ SMALL = {"embedding_dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "ma
 MINUTE = 60_000_000
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def log(rows: list[tuple[int, int, int, str]]) -> Histories:

@@ -20,8 +20,7 @@ from vitrina.nn.rowwise import RowwiseAdagrad
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def seeded(one_thread: None) -> None:
     torch.manual_seed(0)
 
 

@@ -12,8 +12,7 @@ CORRECTIONS: tuple[Correction, ...] = ("none", "standard", "corrected")
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def seeded(one_thread: None) -> None:
     torch.manual_seed(0)
 
 

@@ -23,9 +23,7 @@ COUNTS = np.array([400, 0, 90, 1, 30, 0, 250, 29, 100, 100])
 Q = torch.from_numpy(COUNTS / COUNTS.sum())
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(n: int, seed: int) -> Tensor:

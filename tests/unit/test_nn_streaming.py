@@ -13,9 +13,7 @@ Q = 1 / torch.arange(1, N_ITEMS + 1, dtype=torch.float64)
 Q /= Q.sum()
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stream(n_steps: int, seed: int = 0) -> Tensor:

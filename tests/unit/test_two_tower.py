@@ -19,12 +19,7 @@ from vitrina.pipeline import Pipeline, Source
 SMALL = {"embedding_dim": 16, "max_len": 20, "batch_size": 32, "lr": 0.01, "n_negatives": 32, "n_epochs": 8}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
