@@ -116,6 +116,27 @@ def test_an_item_that_is_newer_than_the_model_is_kept_and_comes_alive_with_the_n
     service.close()
 
 
+def test_what_led_to_events_is_told_to_models_and_nobody_says_it_of_newer_ones(tmp_path):
+    frame = shop_frame().with_columns(organic=pl.int_range(pl.len()) % 2 == 0)
+    train, heard = Histories.from_frame(frame), []
+
+    class Listening(MostPop):
+        def retrieve(self, queries, *, k, exclude=None, allowed=None):
+            heard.append(queries.organic)
+            return super().retrieve(queries, k=k, exclude=exclude, allowed=allowed)
+
+    pipeline = Pipeline(sources=[Source(generator=Listening(), name="listening")]).fit(train)
+    with serving(Service(pipeline, train, State(tmp_path / "events.db"), clock="log")) as client:
+        heard.clear()
+        feed(client, "user-5")
+        post(client, event(1, item_id="item-59"))
+        feed(client, "user-5")
+    before, after = heard
+    assert np.array_equal(before, train.of(pl.Series(["user-5"])).organic)
+    assert set(before.tolist()) == {0, 1}
+    assert after.tolist() == [*before.tolist(), 2]
+
+
 def test_every_drop_is_explained_and_every_candidate_accounted_for(client):
     answer = feed(client, "user-5", k=4, explain=True)
     assert "dropped" not in feed(client, "user-5", k=4)

@@ -159,10 +159,10 @@ def test_item_and_feedback_of_an_event_are_not_among_the_inputs_of_their_predict
     windows = Windows(train.offsets[:-1], train.offsets[1:])
     batch = model._triples(windows, train, contexts(train))
     at = train.offsets[:-1, None] + np.arange(7)
-    assert np.array_equal(batch.read.item_BT.numpy(), train.item_ix[at])
-    assert np.array_equal(batch.after.item_BT.numpy(), train.item_ix[at + 1])
-    assert np.array_equal(batch.read.kind_BT.numpy(), train.event[at])
-    assert np.array_equal(batch.after.kind_BT.numpy(), train.event[at + 1])
+    for tokens_read, rows in ((batch.read, at), (batch.after, at + 1)):
+        assert np.array_equal(tokens_read.item_BT[:, :7].numpy(), train.item_ix[rows])
+        assert np.array_equal(tokens_read.kind_BT[:, :7].numpy(), train.event[rows])
+    assert not batch.layout.valid_BT[:, 7:].any()
 
 
 def test_a_share_of_a_batch_keeps_its_own_pairs():
@@ -193,6 +193,9 @@ def test_context_is_hour_day_gap_and_surface():
     told = contexts(train, [train.event_names.index("f")])
     assert told.tolist() == [[0, 3, unknown, 0], [0, 3, 5, 1], [1, 3, 11, 0], [1, 4, unknown, 1]]
     assert contexts(train)[:, SURFACE[0]].tolist() == [N_CONTEXTS[SURFACE[0]]] * 4
+    flagged = replace(train, organic=np.array([1, 0, 2, 0], np.uint8))
+    assert contexts(flagged)[:, SURFACE[0]].tolist() == [0, 1, 2, 1]
+    assert np.array_equal(contexts(flagged, [train.event_names.index("f")]), told)
     assert contexts(log([(1, 1, 0, "a")]).rows(np.array([-1], np.int32))).shape == (0, 4)
 
 
@@ -239,6 +242,17 @@ def test_time_and_surface_of_a_request_tell_what_comes_next():
     alone = replace(model, asked_from="alone")
     alone.__dict__.update({name: value for name, value in vars(model).items() if name.endswith("_")})
     assert (alone.retrieve(day, k=4).item_ix % 2 == 1).mean() > 0.95
+
+
+def test_the_flag_of_the_log_stands_for_kinds_of_event_that_a_feed_led_to():
+    train = told_by_the_hour()
+    seen = train.event == train.event_names.index("seen")
+    named = ARGUS(**SMALL, n_epochs=1, feed_events=("seen",), asked_from="alone").fit(train)
+    flagged = replace(train, organic=(~seen).astype(np.uint8))
+    by_flag = ARGUS(**SMALL, n_epochs=1, asked_from="alone").fit(flagged)
+    assert np.array_equal(named.embed(train), by_flag.embed(flagged))
+    with pytest.raises(ConfigError, match="needs to know what a feed led to; name those kinds"):
+        ARGUS(**SMALL, n_epochs=1, asked_from="alone").fit(train)
 
 
 def test_without_request_time_the_time_of_a_request_changes_nothing():
@@ -310,7 +324,6 @@ def test_preferences_join_what_was_shown_to_what_was_taken_next():
         ({"tuning_lr": 0.0}, "tuning_lr must be > 0"),
         ({"tied": False}, "ARGUS.tied must be True"),
         ({"asked_from": "home"}, "asked_from must be one of anywhere, alone, feed"),
-        ({"asked_from": "feed"}, "the last two with feed_events"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_refused(params, says):

@@ -16,8 +16,8 @@ from vitrina.schema import TS_DTYPE
 T0 = 1_714_521_600_000_000
 
 
-def events(n_rows: int = 3000, seed: int = 0, *, text: bool = False, weight: bool = True) -> pl.DataFrame:
-    """Many ties in time, repeats of an item, one heavy user."""
+def events(n_rows: int = 3000, seed: int = 0, *, text: bool = False, optional: bool = True) -> pl.DataFrame:
+    """Many ties in time, repeats of an item, one heavy user; of some rows nobody says if they are organic."""
     rng = np.random.default_rng(seed)
     user = np.where(rng.random(n_rows) < 0.3, 7, rng.integers(-50, 200, n_rows) ** 3)
     data = pl.DataFrame(
@@ -27,13 +27,14 @@ def events(n_rows: int = 3000, seed: int = 0, *, text: bool = False, weight: boo
             "ts": pl.Series(T0 + rng.integers(0, 60, n_rows) * 10**6).cast(TS_DTYPE),
             "event": rng.choice(["view", "buy", "like"], n_rows),
             "weight": rng.integers(0, 4, n_rows).astype(np.float32),
+            "organic": pl.Series(rng.integers(0, 3, n_rows)).replace_strict({0: False, 1: True, 2: None}),
         }
     )
     if text:
         data = data.with_columns(
             pl.col("user_id").cast(pl.String) + "é", "é" + pl.col("item_id").cast(pl.String)
         )
-    return data if weight else data.drop("weight")
+    return data if optional else data.drop("weight", "organic")
 
 
 def same(a: Histories, b: Histories) -> None:
@@ -41,9 +42,11 @@ def same(a: Histories, b: Histories) -> None:
     for name in ("offsets", "item_ix", "ts", "event"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
         assert getattr(a, name).dtype == getattr(b, name).dtype, name
-    assert (a.weight is None) == (b.weight is None)
-    if a.weight is not None and b.weight is not None:
-        assert np.array_equal(a.weight, b.weight)
+    for name in ("weight", "organic"):
+        one, other = getattr(a, name), getattr(b, name)
+        assert (one is None) == (other is None), name
+        if one is not None:
+            assert np.array_equal(one, other), name
 
 
 def log_of(data: pl.DataFrame) -> EventLog:
@@ -64,7 +67,7 @@ def test_histories_are_the_rows_of_each_user_in_time_order() -> None:
     data = events()
     histories = log_of(data).histories(n_buckets=5)
     back = histories.frame()
-    order = ["user_id", "ts", "item_id", "event", "weight"]
+    order = ["user_id", "ts", "item_id", "event", "weight", "organic"]
     assert back.sort(order).equals(data.select(back.columns).sort(order))
     assert back["user_id"].is_sorted()
     assert (
@@ -105,16 +108,14 @@ def test_kernels_agree_with_numpys_sort() -> None:
     for n_rows, span in ((0, 1), (1, 1), (5000, 1), (5000, 40), (5000, 10**9)):
         user = rng.integers(0, 30, n_rows).astype(np.int32)
         ts, item = rng.integers(0, span, n_rows), rng.integers(0, 5, n_rows).astype(np.int32)
-        event, weight = (
-            rng.integers(0, 3, n_rows).astype(np.uint8),
-            rng.random(n_rows).round(1).astype(np.float32),
-        )
-        expected = time_order(user, ts, item, 11, event, weight)
+        event, organic = (rng.integers(0, 3, n_rows).astype(np.uint8) for _ in range(2))
+        weight = rng.random(n_rows).round(1).astype(np.float32)
+        expected = time_order(user, ts, item, 11, event, weight, organic)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=30))]).astype(np.int64)
         order = np.empty(n_rows, np.int32)
         place_by_user(user, offsets, order)
-        sort_user_rows(offsets, 0, seed_key(11), order, ts, item, event, weight)
-        for column in (user, ts, item, event, weight):
+        sort_user_rows(offsets, 0, seed_key(11), order, ts, item, 3 * event + organic, weight)
+        for column in (user, ts, item, event, organic, weight):
             assert np.array_equal(column[order], column[expected])
 
 
@@ -142,11 +143,31 @@ def test_events_can_be_chosen() -> None:
         log_of(data).histories(events=("veiw",))
 
 
-def test_a_log_without_weights_has_none(tmp_path: Path) -> None:
-    data = events(weight=False)
-    histories = log_of(data).histories(tmp_path / "h")
-    assert histories.weight is None
-    assert not (tmp_path / "h" / "weight.npy").exists()
+def test_a_log_without_weights_and_flags_has_none(tmp_path: Path) -> None:
+    histories = log_of(events(optional=False)).histories(tmp_path / "h")
+    assert (histories.weight, histories.organic) == (None, None)
+    assert not {"weight.npy", "organic.npy"} & {file.name for file in (tmp_path / "h").iterdir()}
+
+
+def test_flags_go_where_their_rows_go() -> None:
+    data = events(200)
+    rows = Histories.from_frame(data)
+    assert rows.organic is not None
+    unknown = data["organic"].null_count()
+    assert [int((rows.organic == flag).sum()) for flag in (0, 1, 2)] == [
+        (~data["organic"]).sum(),
+        data["organic"].sum(),
+        unknown,
+    ]
+    blocks = [block.organic for _, block in rows.blocks(max_users=3)]
+    assert np.array_equal(np.concatenate(blocks), rows.organic)  # type: ignore[arg-type]
+    by_item = dict(
+        zip(zip(*data.select("user_id", "ts", "item_id"), strict=True), data["organic"], strict=True)
+    )
+    assert len(by_item) == len(data), "rows that could be mistaken for one another"
+    for part in (rows.last(1), rows.only(rows.event == 1), rows.rows(np.array([3, -1, 0]))):
+        told = part.frame().select("user_id", "ts", "item_id", "organic")
+        assert all(by_item[user, ts, item] is flag for user, ts, item, flag in told.iter_rows())
 
 
 def test_a_filtered_log_keeps_the_codes_of_its_events() -> None:
@@ -206,6 +227,7 @@ def test_a_new_build_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         "items.parquet",
         "manifest.json",
         "offsets.npy",
+        "organic.npy",
         "ts.npy",
         "users.parquet",
         "weight.npy",

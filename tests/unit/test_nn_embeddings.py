@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from vitrina.errors import ConfigError, InputError
 from vitrina.nn.embeddings import (
     ContentProjection,
-    ItemEmbedding,
     MultiHash,
     UnifiedEmbedding,
     hash_bucket,
     p_collision,
 )
+from vitrina.nn.encoder import INIT_STD, Encoder
+from vitrina.nn.layout import Layout
 from vitrina.nn.rowwise import RowwiseAdagrad
+from vitrina.nn.tables import Hashed, read_table, start
 
 
 @pytest.fixture(autouse=True)
@@ -31,23 +33,20 @@ def train(module: nn.Module, ids: Tensor, optimizer: torch.optim.Optimizer, n_st
     for _ in range(n_steps):
         optimizer.zero_grad()
         vectors = module({"a": ids, "b": ids}) if isinstance(module, UnifiedEmbedding) else module(ids)
-        loss = (vectors - 1).square().sum()
-        if isinstance(module, ItemEmbedding):
-            loss = loss + (module.output_table() - 2).square().sum()
-        loss.backward()
+        (vectors - 1).square().sum().backward()
         optimizer.step()
 
 
 @pytest.mark.parametrize(("optimizer", "sparse"), [("adamw", False), ("rowwise", False), ("rowwise", True)])
-@pytest.mark.parametrize("kind", ["tied", "separate", "hash", "one hashed table", "unified", "content"])
+@pytest.mark.parametrize("kind", ["plain", "hash", "one hashed table", "unified", "content"])
 def test_the_vector_of_padding_stays_zero(kind: str, optimizer: str, sparse: bool) -> None:
     module: nn.Module
     match kind:
-        case "tied" | "separate":
-            module, padding = ItemEmbedding(6, 4, tied=kind == "tied", sparse=sparse), 6
+        case "plain":
+            module, padding = read_table(6, 4, n_extra=0), 6
+            start(module, INIT_STD)
         case "content":
-            projection = ContentProjection(torch.randn(6, 3), 4)
-            module, padding = ItemEmbedding(6, 4, content=projection, sparse=sparse), 6
+            module, padding = ContentProjection(torch.randn(6, 3), 4), 6
         case "unified":
             module, padding = UnifiedEmbedding({"a": 1, "b": 3}, 10, 4, sparse=sparse), -1
         case _:
@@ -64,38 +63,39 @@ def test_the_vector_of_padding_stays_zero(kind: str, optimizer: str, sparse: boo
     assert all((one != other).any() for one, other in zip(before, module.parameters(), strict=True))
 
 
-def test_tied_tables_are_one_and_separate_ones_two() -> None:
-    tied, separate = ItemEmbedding(6, 4), ItemEmbedding(6, 4, tied=False)
-    assert sum(x.numel() for x in tied.parameters()) == 7 * 4
-    assert sum(x.numel() for x in separate.parameters()) == 7 * 4 + 6 * 4
-    items = torch.arange(6)
-    assert torch.equal(tied.output_table(), tied(items))
-    assert separate.output_table().shape == (6, 4)
-    assert not torch.equal(separate.output_table(), separate(items))
-    assert (tied.padding_ix, separate.padding_ix) == (6, 6)
+def encoder(items: int | Hashed, *, tied: bool = True) -> Encoder:
+    return Encoder(items, 4, 5, [], dropout=0.0, positions="none", tied=tied, final_norm=False)
 
 
-def test_vectors_begin_with_a_norm_of_about_one() -> None:
+@pytest.mark.parametrize("items", [6, Hashed(6, 20)])
+def test_tied_tables_are_one_and_separate_ones_two(items: int | Hashed) -> None:
+    tied, separate = encoder(items), encoder(items, tied=False)
+    assert [len(table) for table in tied.tables()] == ([7] if items == 6 else [21])
+    assert [len(table) for table in separate.tables()] == ([7, 6] if items == 6 else [21, 21])
+    read, layout = torch.arange(6)[:, None], Layout(torch.ones(6, 1, dtype=torch.bool), torch.zeros(6, 1))
+    for one, same in ((tied, True), (separate, False)):
+        assert torch.equal(one.item_vectors(), one(read, layout)[:, 0]) == same
+        assert torch.equal(one.vectors_of(read[:, 0]), one.item_vectors())
+
+
+def test_vectors_begin_with_the_norm_that_is_promised() -> None:
     ids = torch.arange(4000)
-    for module in (
-        ItemEmbedding(4000, 64),
-        MultiHash(50_000, 64, n_hashes=2),
-        MultiHash(50_000, 64, n_hashes=4, combine="concat"),
-    ):
+    for module in (MultiHash(50_000, 64, n_hashes=2), MultiHash(50_000, 64, n_hashes=4, combine="concat")):
         assert module(ids).square().sum(-1).mean().item() == pytest.approx(1, rel=0.05)
-    assert ItemEmbedding(4000, 64, init_std=0.02)(ids).std().item() == pytest.approx(0.02, rel=0.05)
+    for items in (4000, Hashed(4000, 50_000)):
+        assert encoder(items).item_vectors().std().item() == pytest.approx(INIT_STD, rel=0.05)
 
 
 def test_sparse_gradients_hold_only_the_rows_looked_up() -> None:
     ids = torch.tensor([3, 3, 1])
-    dense, sparse = ItemEmbedding(1000, 4), ItemEmbedding(1000, 4, sparse=True)
+    dense, sparse = MultiHash(1000, 4), MultiHash(1000, 4, sparse=True)
     sparse.load_state_dict(dense.state_dict())
     for module in (dense, sparse):
         module(ids).square().sum().backward()
     grad = sparse.table.weight.grad
     assert grad is not None
     assert grad.is_sparse
-    assert grad.coalesce().indices().tolist() == [[1, 3]]
+    assert grad.coalesce().indices().squeeze(0).tolist() == dense.rows(ids).unique().tolist()
     assert torch.equal(grad.to_dense(), dense.table.weight.grad)  # type: ignore[arg-type]
 
 
@@ -105,14 +105,14 @@ def test_sparse_gradients_hold_only_the_rows_looked_up() -> None:
 def test_content_is_projected_and_serves_new_items() -> None:
     content = torch.randn(6, 3)
     content[2] = 0
-    items = ItemEmbedding(6, 4, content=ContentProjection(content, 4))
-    assert items.content is not None
+    items = ContentProjection(content, 4)
     ids = torch.tensor([0, 2, 6])
-    expected = items.table(ids) + torch.cat([content, torch.zeros(1, 3)])[ids] @ items.content.linear.weight.T
-    torch.testing.assert_close(items(ids), expected)
-    torch.testing.assert_close(items.output_table(), items(torch.arange(6)))
-    assert torch.equal(items(ids[1:2]), items.table(ids[1:2])), "no content adds nothing"
-    torch.testing.assert_close(items.content.project(content[:2]), items.content(torch.arange(2)))
+    torch.testing.assert_close(
+        items(ids), torch.cat([content, torch.zeros(1, 3)])[ids] @ items.linear.weight.T
+    )
+    torch.testing.assert_close(items.project_all(), items(torch.arange(6)))
+    assert not items(ids)[1:].any(), "no content adds nothing"
+    torch.testing.assert_close(items.project(content[:2]), items(torch.arange(2)))
 
 
 def test_content_is_neither_trained_nor_saved_with_the_parameters() -> None:
@@ -122,8 +122,6 @@ def test_content_is_neither_trained_nor_saved_with_the_parameters() -> None:
 
 
 def test_content_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="7 items and content for 6"):
-        ItemEmbedding(7, 4, content=ContentProjection(torch.randn(6, 3), 4))
     with pytest.raises(InputError, match="NaN"):
         ContentProjection(torch.tensor([[1.0, torch.nan]]), 4)
     with pytest.raises(InputError, match="1 axes"):

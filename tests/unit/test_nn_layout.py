@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from vitrina.errors import InputError  # noqa: E402
-from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
+from vitrina.nn.layout import STEP, Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
 from vitrina.nn.next_item import batch_of  # noqa: E402
 
 lengths_of_histories = st.lists(st.integers(0, 23), max_size=12)
@@ -164,6 +164,18 @@ def test_no_window_gives_no_row() -> None:
     assert pack(windows_of([]), 5).row_BT.shape == (0, 5)
     assert pad(windows_of([])).row_BT.shape == (0, 1)
     assert list(batches(windows_of([]), 4, rng=None)) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=9), st.sampled_from([70, 79, 80, 500]))
+def test_rows_are_padded_to_few_lengths_and_never_past_the_longest(lengths, longest) -> None:
+    windows = windows_of(lengths)
+    exact, padded = pad(windows), pad(windows, longest)
+    assert tokens(exact) == tokens(padded)
+    n_tokens = padded.row_BT.shape[1]
+    assert max(lengths) <= n_tokens <= longest
+    assert n_tokens % STEP == 0 or n_tokens == longest
+    assert n_tokens - max(lengths) < STEP
 
 
 def test_packing_takes_time_in_proportion_to_windows() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import InputError
+from vitrina.nn.full_softmax import FEW, _Rows
 from vitrina.nn.losses import Correction, bce, full_softmax, full_softmax_mean, gbce, sampled_softmax
 
 CORRECTIONS: tuple[Correction, ...] = ("none", "standard", "corrected")
@@ -313,6 +314,19 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_plain_form(chunk: int | N
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
     for one, other in zip(grads(5 * mean, *leaves), grads(5 * plain.mean(), *leaves), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 63, 64, 100, 300])
+def test_chunks_hold_every_position_once_and_have_few_sizes(chunk: int) -> None:
+    sizes = set()
+    for n in range(1, 700):
+        h, target = torch.zeros(n, 1), torch.zeros(n, dtype=torch.long)
+        parts = _Rows.of(h, torch.zeros(2, 1), None, None, None, None, target, chunk=min(chunk, n)).chunks()
+        assert [at.start for at in parts] == [0, *(at.stop for at in parts[:-1])]
+        assert parts[-1].stop == n
+        assert all(0 < at.stop - at.start <= chunk for at in parts)
+        sizes |= {at.stop - at.start for at in parts if n >= chunk}
+    assert len(sizes) <= 1 + chunk // FEW + FEW
 
 
 def test_a_confident_model_keeps_its_small_loss_in_float32() -> None:

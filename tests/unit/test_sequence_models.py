@@ -376,7 +376,7 @@ def test_hidden_items_leave_no_trace_in_what_bert4rec_reads():
     assert (batch.item_BT[hidden] == mask_of(train.n_items)).all()
     seen = batch.layout.valid_BT & ~hidden
     assert (batch.item_BT[seen] == batch.target_BT[seen]).all()
-    row_BT = pad(windows).row_BT
+    row_BT = pad(windows, model.max_len).row_BT
     other = train.item_ix.copy()
     other[row_BT[hidden.numpy()]] = (other[row_BT[hidden.numpy()]] + 1) % train.n_items
     again = model._batch(windows, replace(train, item_ix=other), np.random.default_rng(1))
@@ -385,10 +385,10 @@ def test_hidden_items_leave_no_trace_in_what_bert4rec_reads():
 
 
 def test_cloze_hides_the_share_it_is_told():
-    rng, length = np.random.default_rng(0), np.full(4000, 20)
-    hidden = cloze(length, p_mask=0.3, frac_last=0.0, rng=rng).numpy()
+    rng, valid = np.random.default_rng(0), np.ones((4000, 20), bool)
+    hidden = cloze(valid, p_mask=0.3, frac_last=0.0, rng=rng).numpy()
     assert abs(hidden.mean() - 0.3) < 4 * np.sqrt(0.21 / hidden.size) + 0.7**20
-    last = cloze(length, p_mask=0.3, frac_last=1.0, rng=rng).numpy()
+    last = cloze(valid, p_mask=0.3, frac_last=1.0, rng=rng).numpy()
     assert last[:, -1].all()
     assert last.sum() == 4000
 

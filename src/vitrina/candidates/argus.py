@@ -21,7 +21,8 @@ Feedback is the kind of event of each row (`Histories.event`): "full" and "skip"
 `shown_events` are impressions that led to nothing: they are no tokens, they are the b of the pairs.
 
 Context is what the time of an event tells, hour of the day and day of the week (UTC) and the gap since the
-event before it, and, with `feed_events`, whether a feed led to the event or the person came alone. What is
+event before it, and whether a feed led to the event or the person came alone, where the log says so in a
+column `organic` (`Histories.organic`) or by the kind of event (`feed_events`). What is
 known of the context of the request is a choice:
 
     request_time    its time (`Histories.asked_ts`); a query that does not say when has an unknown one. It
@@ -38,8 +39,8 @@ NOTE[DIFF] paper: towers of their own at the fine-tuning; here: the head and the
 pre-trained go on; because without impressions there would be little to train new ones on.
 NOTE[DIFF] paper: the pairwise loss alone; here: drawn negatives beside it; because impressions only compare
 what the feed thought worth showing, and retrieval ranks everything else too.
-NOTE[DIFF] paper: contexts of the product (surface, device); here: time, and feed or not by the kind of event;
-because histories carry no other.
+NOTE[DIFF] paper: contexts of the product (surface, device); here: time, and feed or not; because histories
+carry no other.
 Use when: events differ in what they mean, or impressions are logged, and there is much data. See also:
 SASRec (one kind of event), HSTU (time between events).
 """
@@ -115,7 +116,7 @@ class ARGUS(NextItemModel):
     request_time: bool = False
     """Whether the time of the request is told, where `Histories.asked_ts` says it."""
     feed_events: tuple[str, ...] = ()
-    """Kinds of event that a feed led to; the others people found alone."""
+    """Kinds of event that a feed led to, the others people found alone; () goes by the log's `organic`."""
     asked_from: str = "anywhere"
     """"feed" or "alone": the surface that lists are for, told as context; "anywhere" does not tell."""
     shown_events: tuple[str, ...] = ("impression",)
@@ -161,10 +162,9 @@ class ARGUS(NextItemModel):
                 f"ARGUS.tuning_lr must be > 0 and feedback_weight and pair_weight >= 0, got "
                 f"{self.tuning_lr}, {self.feedback_weight} and {self.pair_weight}"
             )
-        if self.asked_from not in ASKED_FROM or (self.asked_from != "anywhere" and not self.feed_events):
+        if self.asked_from not in ASKED_FROM:
             raise ConfigError(
-                f"ARGUS.asked_from must be one of {', '.join(ASKED_FROM)}, the last two with feed_events, "
-                f"got {self.asked_from!r} and feed_events={self.feed_events}"
+                f"ARGUS.asked_from must be one of {', '.join(ASKED_FROM)}, got {self.asked_from!r}"
             )
         if not self.tied:
             raise ConfigError("ARGUS.tied must be True: its items read and scored share their vectors")
@@ -200,6 +200,11 @@ class ARGUS(NextItemModel):
             InputError: no history has two events, impressions aside.
             NotFiniteError: a loss is NaN or infinite; says at which batch.
         """
+        if self.asked_from != "anywhere" and not self.feed_events and train.organic is None:
+            raise ConfigError(
+                f"ARGUS.asked_from={self.asked_from!r} needs to know what a feed led to; name those kinds of "
+                "event in feed_events, or give the log a column organic"
+            )
         read = self._read(train)
         self._shown = train.only(np.isin(train.event, self._codes(train, self.shown_events)))
         occurring = np.unique(read.event) if read.n_rows else np.zeros(1, np.uint8)
@@ -268,7 +273,7 @@ class ARGUS(NextItemModel):
         return contexts(histories, self._codes(histories, self.feed_events) if self.feed_events else None)
 
     def _triples(self, windows: Windows, train: Histories, context_NC: ByteArray) -> Triples:
-        read = pad(Windows(windows.start, windows.stop - 1))
+        read = pad(Windows(windows.start, windows.stop - 1), self.max_len)
         after = Rows(np.minimum(read.row_BT + 1, train.n_rows - 1), read.layout)
         tokens, after_tokens = (
             self._columns(rows, train, context_NC, train.n_items) for rows in (read, after)
@@ -341,7 +346,7 @@ class ARGUS(NextItemModel):
         """The network, states of some non-empty histories as asked, (n, H), and the contexts, (n, C)."""
         on, encoder = device.chosen(), self._encoder
         encoder.to(on)
-        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
+        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]), self.max_len)
         read, layout = self._columns(rows, queries, self._contexts(queries), len(self.items_)), rows.layout
         context_BC = self._asked_context(queries, users).to(on)
         context_BTC = context_BC[:, None].expand(-1, layout.valid_BT.shape[1], -1)
@@ -363,7 +368,9 @@ class ARGUS(NextItemModel):
     def _fingerprint(self, train: Histories) -> str:
         shown = self._shown.n_rows
         digest = hashlib.sha256(f"{super()._fingerprint(train)} {self.event_names_} {shown}".encode())
-        digest.update(np.ascontiguousarray(train.event).data)
+        for array in (train.event, train.organic):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()

@@ -37,7 +37,7 @@ from vitrina.log import Histories
 from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.layout import Layout, Windows, cut_windows, pad
 from vitrina.nn.next_item import Batch, Encoder
-from vitrina.schema import IntArray, LongArray
+from vitrina.schema import BoolArray, IntArray
 
 
 @dataclass(kw_only=True, eq=False)
@@ -111,8 +111,8 @@ class BERT4Rec(NextItemModel):
         return cut_windows(train.offsets, self.max_len - 1, every=self.windows == "all")
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
-        rows = pad(windows)
-        hidden_BT = cloze(windows.lengths, p_mask=self.p_mask, frac_last=self.frac_last, rng=rng)
+        rows = pad(windows, self.max_len)
+        hidden_BT = cloze(rows.layout.valid_BT.numpy(), p_mask=self.p_mask, frac_last=self.frac_last, rng=rng)
         target_BT = rows.take(train.item_ix, train.n_items)
         item_BT = target_BT.masked_fill(hidden_BT, mask_of(train.n_items))
         aims = self._aims.of(rows.row_BT, train.ts, hidden_BT)
@@ -121,7 +121,7 @@ class BERT4Rec(NextItemModel):
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         stop = queries.offsets[1:][users]
         start = np.maximum(queries.offsets[:-1][users], stop - (self.max_len - 1))
-        rows = pad(Windows(start, stop + 1))  # one token more, which is no row: its place is overwritten
+        rows = pad(Windows(start, stop + 1), self.max_len)  # the last is no row: its place is overwritten
         last_B = rows.layout.valid_BT.sum(1) - 1
         at_B = torch.arange(len(users))
         rows.row_BT[at_B, last_B] = 0
@@ -135,21 +135,20 @@ def mask_of(n_items: int) -> int:
     return n_items + 1
 
 
-def cloze(length_B: LongArray, *, p_mask: float, frac_last: float, rng: np.random.Generator) -> torch.Tensor:
+def cloze(valid_BT: BoolArray, *, p_mask: float, frac_last: float, rng: np.random.Generator) -> torch.Tensor:
     """Places to hide: in each window at least one, and never padding. bool, (B, T).
 
     Args:
-        length_B: tokens of each window, at least 1.
+        valid_BT: tokens of each window, at least 1; False for padding, at the right.
         p_mask: probability of each token.
         frac_last: share of windows of which the newest token alone is hidden.
         rng: draws.
     """
-    n_windows, n_tokens = len(length_B), int(np.max(length_B, initial=1))
-    draw_BT = rng.random((n_windows, n_tokens))
-    draw_BT[np.arange(n_tokens) >= np.asarray(length_B)[:, None]] = np.inf
+    row_B, last_B = np.arange(len(valid_BT)), valid_BT.sum(axis=1) - 1
+    draw_BT = np.where(valid_BT, rng.random(valid_BT.shape), np.inf)
     hidden_BT = draw_BT < p_mask
-    hidden_BT[np.arange(n_windows), draw_BT.argmin(axis=1)] = True
-    last_only_B = rng.random(n_windows) < frac_last
+    hidden_BT[row_B, draw_BT.argmin(axis=1)] = True
+    last_only_B = rng.random(len(valid_BT)) < frac_last
     hidden_BT[last_only_B] = False
-    hidden_BT[last_only_B, np.asarray(length_B)[last_only_B] - 1] = True
+    hidden_BT[row_B[last_only_B], last_B[last_only_B]] = True
     return torch.from_numpy(hidden_BT)

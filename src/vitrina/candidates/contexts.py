@@ -11,6 +11,8 @@ powers of two of seconds, the last from about a year on; alone (0) or from a fee
 unknown."""
 TIME, SURFACE = (0, 1, 2), (3,)
 """Features that are known together."""
+OF_ORGANIC = np.array([1, 0, N_CONTEXTS[3]], np.uint8)
+"""Surface of a row that a feed led to, that a person found alone, of which nobody says."""
 
 
 def of_time(ts_N: LongArray, before_N: LongArray) -> ByteArray:
@@ -33,7 +35,7 @@ def contexts(histories: Histories, feed: list[int] | None = None) -> ByteArray:
 
     Args:
         histories: N rows.
-        feed: codes of the kinds of event that a feed led to; None where nobody says.
+        feed: codes of the kinds of event that a feed led to; None goes by `Histories.organic`, if there.
 
     Returns:
         (N, 4), buckets of `N_CONTEXTS`.
@@ -42,5 +44,10 @@ def contexts(histories: Histories, feed: list[int] | None = None) -> ByteArray:
     context_NC = np.empty((len(ts_N), len(N_CONTEXTS)), np.uint8)
     context_NC[:, TIME] = of_time(ts_N, np.concatenate([ts_N[:1], ts_N[:-1]]))
     context_NC[histories.offsets[:-1][histories.lengths > 0], TIME[-1]] = N_CONTEXTS[TIME[-1]]
-    context_NC[:, SURFACE[0]] = N_CONTEXTS[SURFACE[0]] if feed is None else np.isin(histories.event, feed)
+    if feed is not None:
+        context_NC[:, SURFACE[0]] = np.isin(histories.event, feed)
+    elif histories.organic is not None:
+        context_NC[:, SURFACE[0]] = OF_ORGANIC[histories.organic]
+    else:
+        context_NC[:, SURFACE[0]] = N_CONTEXTS[SURFACE[0]]
     return context_NC

@@ -81,6 +81,5 @@ def first_takes(histories: Histories) -> BoolArray:
 def ties_shuffled(histories: Histories, rng: np.random.Generator) -> Histories:
     """The same rows; those of one user and one time in an order drawn anew. Cost: a sort of N rows."""
     order = np.lexsort((rng.random(histories.n_rows), histories.ts, histories.user_rows))
-    weight = None if histories.weight is None else histories.weight[order]
-    event = histories.event[order]
-    return replace(histories, item_ix=histories.item_ix[order], event=event, weight=weight)
+    changed = {name: getattr(histories, name) for name in ("item_ix", "event", "weight", "organic")}
+    return replace(histories, **{name: x[order] for name, x in changed.items() if x is not None})

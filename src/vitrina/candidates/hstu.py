@@ -117,7 +117,7 @@ class HSTU(NextItemModel):
         )
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
-        rows = pad(Windows(windows.start, windows.stop - 1))
+        rows = pad(Windows(windows.start, windows.stop - 1), self.max_len)
         if self.length_exponent < 2:
             rows = thinned(rows, train.ts, n=self.max_len, exponent=self.length_exponent, rng=rng)
         batch = followed(

@@ -181,7 +181,7 @@ class NextItemModel(Learning):
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         """What the encoder reads of some non-empty histories; it answers at the newest token."""
-        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]))
+        rows = pad(Windows(queries.offsets[:-1][users], queries.offsets[1:][users]), self.max_len)
         layout = replace(rows.layout, ts_BT=rows.take(queries.ts, 0) // US_PER_SECOND)
         return rows.take(queries.item_ix, len(self.items_)), layout
 
@@ -273,7 +273,9 @@ class NextItemModel(Learning):
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
         """Inputs and targets of some windows; whatever is drawn comes from `rng`."""
-        return batch_of(windows, train.item_ix, train.ts, train.n_items, aims=self._aims)
+        return batch_of(
+            windows, train.item_ix, train.ts, train.n_items, longest=self.max_len, aims=self._aims
+        )
 
     def _validate(self, objective: NextItemObjective, held: HeldOut) -> float:
         """NDCG@10 of the held-out rows."""

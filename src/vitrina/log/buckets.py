@@ -1,7 +1,7 @@
 """Histories of a log larger than memory, one bucket of users after another.
 
     pass 1   distinct users with their number of rows, distinct items         -> vocabularies, buckets
-    pass 2   rows as integers, each appended to the file of its user's bucket (17 to 21 bytes a row on disk)
+    pass 2   rows as integers, each appended to the file of its user's bucket (17 to 22 bytes a row on disk)
     then     each bucket: counting sort by user, time order within a user     -> appended to the result
 
 A bucket is a range of user_ix that holds about `n_rows / n_buckets` rows, so buckets follow one another in
@@ -21,17 +21,24 @@ import polars as pl
 from vitrina.errors import ConfigError
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log.lookup import KeyCounts, KeyTable
-from vitrina.log.order import place_by_user, seed_key, sort_user_rows
+from vitrina.log.order import UNSAID, flags, place_by_user, seed_key, sort_user_rows
 from vitrina.log.rowhash import text_hash
 from vitrina.log.stream import batches
-from vitrina.schema import EVENT, ITEM_ID, TS, USER_ID, WEIGHT, ByteArray, IntArray, LongArray
+from vitrina.schema import EVENT, ITEM_ID, ORGANIC, TS, USER_ID, WEIGHT, ByteArray, IntArray, LongArray
 
 ROWS_PER_BUCKET = 4_000_000
 """Rows of a bucket unless the caller says how many buckets: about 200 MB while it is sorted."""
 
 MAX_BUCKETS = 255
 
-_SPILLED = {"user_ix": np.int32, "item_ix": np.int32, "ts": np.int64, "event": np.uint8, "weight": np.float32}
+_SPILLED: dict[str, type[np.generic]] = {
+    "user_ix": np.int32,
+    "item_ix": np.int32,
+    "ts": np.int64,
+    "event": np.uint8,
+    "weight": np.float32,
+    "organic": np.uint8,
+}
 Columns = dict[str, npt.NDArray[Any]]
 
 
@@ -185,14 +192,13 @@ class Spill:
 def bucketed(
     frame: pl.LazyFrame, layout: Layout, event_names: tuple[str, ...], seed: int, spill: Spill
 ) -> Iterator[Columns]:
-    """The second pass, then the buckets in turn: item_ix, ts, event and weight in their final order.
+    """The second pass, then the buckets in turn: item_ix, ts, event, weight, organic in their final order.
 
     `spill.lengths` holds the rows of each user once the first bucket is out.
     """
     code = pl.col(EVENT).cast(pl.Enum(event_names)).to_physical() if len(event_names) > 1 else pl.lit(0)
     frame = frame.with_columns(code.cast(pl.UInt8).alias(EVENT))
     bucket_of = np.repeat(np.arange(layout.n_buckets), np.diff(layout.first_user)).astype(np.uint8)
-    has_weight = "weight" in spill.names
     for batch in batches(frame, in_order=False):
         rows: Columns = {
             "user_ix": layout.users.ix(batch[USER_ID]),
@@ -200,8 +206,10 @@ def bucketed(
             "ts": batch[TS].to_physical().to_numpy(),
             "event": batch[EVENT].to_numpy(),
         }
-        if has_weight:
+        if "weight" in spill.names:
             rows["weight"] = batch[WEIGHT].to_numpy()
+        if "organic" in spill.names:
+            rows["organic"] = flags(batch[ORGANIC])
         if not layout.complete:
             known = rows["item_ix"] != UNKNOWN
             if not known.all():
@@ -216,8 +224,10 @@ def _in_order(rows: Columns, first: int, lengths: LongArray, seed: int) -> Colum
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     order = np.empty(len(rows["ts"]), dtype=np.int32)
     place_by_user(rows.pop("user_ix") - np.int32(first), offsets, order)
-    weight = rows.get("weight", np.zeros(0, np.float32))
-    sort_user_rows(offsets, first, seed_key(seed), order, rows["ts"], rows["item_ix"], rows["event"], weight)
+    kind, weight = rows["event"], rows.get("weight", np.zeros(0, np.float32))
+    if "organic" in rows:
+        kind = kind.astype(np.uint16) * (UNSAID + 1) + rows["organic"]
+    sort_user_rows(offsets, first, seed_key(seed), order, rows["ts"], rows["item_ix"], kind, weight)
     return {name: column[order] for name, column in rows.items()}
 
 

@@ -22,7 +22,7 @@ from vitrina.log.columns import Columns, Events, canonical
 from vitrina.log.histories import Histories
 from vitrina.log.sources import Source, from_frame, open_source
 from vitrina.log.times import Clock, TimeUnit
-from vitrina.schema import DEFAULT_EVENT, EVENT, ITEM_ID, TS, USER_ID, WEIGHT
+from vitrina.schema import DEFAULT_EVENT, EVENT, ITEM_ID, ORGANIC, TS, USER_ID, WEIGHT
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,9 @@ class EventLog:
         if unknown:
             raise ConfigError(f"the log has no event {unknown[0]!r}; it has: {', '.join(self.event_names)}")
         names = names or (DEFAULT_EVENT,)
-        arrays = ["item_ix", "ts", "event"] + ["weight"] * (WEIGHT in self.columns)
-        wanted = [USER_ID, ITEM_ID, TS] + [EVENT] * (len(names) > 1) + arrays[3:]
+        more = [name for name in (WEIGHT, ORGANIC) if name in self.columns]
+        arrays = ["item_ix", "ts", "event", *more]
+        wanted = [USER_ID, ITEM_ID, TS] + [EVENT] * (len(names) > 1) + more
         frame = log.frame.select(wanted)
         layout = lay_out(frame, items, n_buckets)
         if directory is None:

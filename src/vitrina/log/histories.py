@@ -21,7 +21,7 @@ from scipy import sparse
 from vitrina.errors import InputError
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import store
-from vitrina.log.order import time_order
+from vitrina.log.order import UNSAID, flags, time_order
 from vitrina.schema import DEFAULT_EVENT, ByteArray, FloatArray, IntArray, LongArray
 
 
@@ -44,6 +44,9 @@ class Histories:
     event_names: tuple[str, ...] = (DEFAULT_EVENT,)
     weight: FloatArray | None = None
     """(N,), or None where every row weighs 1"""
+    organic: ByteArray | None = None
+    """(N,), 1 where the user found the item alone, 0 where a feed led to it, 2 (`UNSAID`) where nobody says;
+    None where the log has no such column"""
     asked_ts: LongArray | None = None
     """(U,), UTC microseconds, when each query asks, for models that know the time of a request; None where
     nobody said. `save` leaves it out."""
@@ -149,6 +152,7 @@ class Histories:
                     ts=self.ts[rows],
                     event=self.event[rows],
                     weight=None if self.weight is None else self.weight[rows],
+                    organic=None if self.organic is None else self.organic[rows],
                     asked_ts=None if self.asked_ts is None else self.asked_ts[lo:hi],
                 ),
             )
@@ -189,7 +193,7 @@ class Histories:
         return replace(kept, items=items, item_ix=translated[known])
 
     def frame(self) -> pl.DataFrame:
-        """A long frame: user_id, item_id, ts, event, weight, one row a row."""
+        """A long frame: user_id, item_id, ts, event and, if there, weight and organic, one row a row."""
         event = pl.Series(np.asarray(self.event)).replace_strict(
             list(range(len(self.event_names))), list(self.event_names), return_dtype=pl.String
         )
@@ -201,6 +205,9 @@ class Histories:
         }
         if self.weight is not None:
             columns["weight"] = pl.Series(np.asarray(self.weight))
+        if self.organic is not None:
+            flag = pl.Series(np.asarray(self.organic))
+            columns["organic"] = (flag == 1).set(flag == UNSAID, None)
         return pl.DataFrame(columns)
 
     @classmethod
@@ -208,7 +215,7 @@ class Histories:
         """Histories of a checked frame that fits in memory.
 
         Args:
-            frame: user_id, item_id, ts (UTC microseconds) and, if there, event and weight.
+            frame: user_id, item_id, ts (UTC microseconds) and, if there, event, weight and organic.
             items: the vocabulary; None takes the items of the frame. Rows of other items are left out.
             seed: draws the order of a user's rows of equal ts.
         """
@@ -229,7 +236,8 @@ class Histories:
             else np.zeros(len(frame), np.uint8)
         )
         weight = frame["weight"].cast(pl.Float32).to_numpy() if "weight" in frame.columns else None
-        order = time_order(user_ix, ts, item_ix, seed, event, weight)
+        organic = flags(frame["organic"]) if "organic" in frame.columns else None
+        order = time_order(user_ix, ts, item_ix, seed, event, weight, organic)
         counts = np.bincount(user_ix, minlength=len(users))
         return cls(
             user_ids=users,
@@ -240,6 +248,7 @@ class Histories:
             event=event[order],
             event_names=names or (DEFAULT_EVENT,),
             weight=None if weight is None else weight[order],
+            organic=None if organic is None else organic[order],
         )
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -298,6 +307,7 @@ class Histories:
 
     def _with_rows(self, user_ids: Ids | pl.Series, offsets: LongArray, take: LongArray) -> "Histories":
         weight = None if self.weight is None else self.weight[take]
+        organic = None if self.organic is None else self.organic[take]
         return replace(
             self,
             user_ids=user_ids,
@@ -306,4 +316,5 @@ class Histories:
             ts=self.ts[take],
             event=self.event[take],
             weight=weight,
+            organic=organic,
         )

@@ -1,17 +1,30 @@
 """Time order within users: by user, then time; rows of equal user and time in an order drawn from a seed.
 
-The draw is a hash of (seed, user, time, item), and what is still equal goes by event and weight. It depends
+The draw is a hash of (seed, user, time, item); what is still equal goes by event, organic, weight. It depends
 on the content of a row, not on its place in the file, so shuffling the file, reading it in buckets or in
 parallel gives the same histories.
 """
 
 import numba
 import numpy as np
+import polars as pl
 
 from vitrina.log.rowhash import mix
 from vitrina.schema import ByteArray, FloatArray, IntArray, LongArray
 
+UNSAID = 2
+"""Where nobody says whether a row is organic."""
 _GOLDEN = 0x9E3779B97F4A7C15
+
+
+def flags(organic: pl.Series) -> ByteArray:
+    """1, 0 or `UNSAID` for true, false or null. Shape (N,)."""
+    return organic.cast(pl.UInt8).fill_null(UNSAID).to_numpy()
+
+
+def unsaid(n: int) -> ByteArray:
+    """`UNSAID` n times."""
+    return np.full(n, UNSAID, np.uint8)
 
 
 def time_order(
@@ -21,6 +34,7 @@ def time_order(
     seed: int,
     event: ByteArray | None = None,
     weight: FloatArray | None = None,
+    organic: ByteArray | None = None,
 ) -> LongArray:
     """Positions of the rows in time order. Shape (N,).
 
@@ -33,7 +47,7 @@ def time_order(
     key += seed_key(seed)
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    last = [part for part in (weight, event) if part is not None]
+    last = [part for part in (weight, organic, event) if part is not None]
     return np.lexsort((*last, key ^ (key >> np.uint64(31)), ts, user_ix))
 
 
@@ -73,7 +87,7 @@ def sort_user_rows(  # type: ignore[no-untyped-def, unused-ignore]
         order: rows, grouped by user; permuted in place. Shape (n,).
         ts: of each row. Shape (n,).
         item_ix: of each row. Shape (n,).
-        event: code of each row. Shape (n,).
+        event: code of each row, or of its event and what else goes before the weight. Shape (n,).
         weight: of each row, empty where the log has none. Shape (n,).
     """
     for user in range(len(offsets) - 1):

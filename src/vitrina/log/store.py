@@ -1,6 +1,6 @@
 """Histories on disk: one little-endian .npy file an array, memory-mapped when opened.
 
-    offsets.npy item_ix.npy ts.npy event.npy [weight.npy]     arrays, as in `Histories`
+    offsets.npy item_ix.npy ts.npy event.npy [weight.npy organic.npy]     arrays, as in `Histories`
     users.parquet items.parquet                               external ids in the order of *_ix
     manifest.json                                             format, event names, sizes and SHA-256
 
@@ -30,7 +30,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 KIND = "Histories"
 
-DTYPES = {"offsets": "<i8", "item_ix": "<i4", "ts": "<i8", "event": "|u1", "weight": "<f4"}
+DTYPES = {"offsets": "<i8", "item_ix": "<i4", "ts": "<i8", "event": "|u1"}
+OPTIONAL = {"weight": "<f4", "organic": "|u1"}
+"""Arrays that not every log has."""
+DTYPES |= OPTIONAL
 _IDS = ("users", "items")
 
 
@@ -193,8 +196,8 @@ def _manifest(place: Path) -> dict[str, Any]:
         raise ArtifactError(f"{file} is not JSON ({error}); build the histories again") from error
     if not isinstance(manifest, dict) or (manifest.get("kind"), manifest.get("format")) != (KIND, FORMAT):
         raise ArtifactError(f"{file} is not of {KIND} format {FORMAT}; build the histories again")
-    wanted = {f"{name}.npy" for name in DTYPES if name != "weight"} | {f"{name}.parquet" for name in _IDS}
+    wanted = {f"{name}.npy" for name in DTYPES.keys() - OPTIONAL} | {f"{name}.parquet" for name in _IDS}
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {"weight.npy"} != wanted:
+    if not isinstance(files, dict) or set(files) - {f"{name}.npy" for name in OPTIONAL} != wanted:
         raise ArtifactError(f"{file} lists other files than histories have; do not trust this folder")
     return manifest

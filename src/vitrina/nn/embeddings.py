@@ -1,7 +1,7 @@
-"""Vectors of items and other ids: plain tables, hashed ones, one table for many features, projected content.
+"""Vectors of ids without a table of their own each: hashed, one table for many features, projected content.
 
 Notation                                                                               shape
-    I, D        items; dimensions of a vector
+    I, C, D     items; numbers of content; dimensions of a vector
     V           rows of a hashed table, without padding
     h_j         hash function j: 64-bit integers to 0..V-1
     k, n        hash functions of an id; ids in use
@@ -13,7 +13,8 @@ hash functions, one id of n
     is the same to the model as another id          1 - (1 - V^-k)^(n - 1)         about (n - 1) / V^k
 
 The vector of padding is zero in every class, before and after any step.
-See also: `vitrina.nn.rowwise.RowwiseAdagrad`, the optimiser for tables that fill the memory.
+See also: `vitrina.nn.tables`, the plain and hashed tables of an encoder, tied or separate;
+`vitrina.nn.rowwise.RowwiseAdagrad`, the optimiser for tables that fill the memory.
 """
 
 import math
@@ -23,62 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from vitrina.errors import ConfigError, InputError
-
-
-class ItemEmbedding(nn.Module):
-    """A vector for each item, read by the encoder and, tied or from a second table, predicted by it.
-
-    Separate tables let an item that is read differ from the same item as a candidate; they converge better
-    where items repeat, and cost 4 I D bytes more (Petrov and Macdonald, RecSys 2023).
-
-    Args:
-        n_items: I; the index I is padding.
-        embedding_dim: D.
-        tied: whether `output_table` is the table that is read.
-        content: adds the projected content of an item to its vector, read and predicted.
-        sparse: gradients of look-ups hold only the rows looked up; for optimisers that can use them.
-        init_std: standard deviation at the start; None is D^-1/2, vectors of norm about 1.
-
-    Shape:
-        item_ix (...) of integers in [0, I] -> (..., D)
-    """
-
-    def __init__(
-        self,
-        n_items: int,
-        embedding_dim: int,
-        *,
-        tied: bool = True,
-        content: "ContentProjection | None" = None,
-        sparse: bool = False,
-        init_std: float | None = None,
-    ) -> None:
-        super().__init__()
-        if content is not None and len(content.content_IC) != n_items + 1:
-            raise ConfigError(
-                f"ItemEmbedding has {n_items} items and content for {len(content.content_IC) - 1}; "
-                f"give one row of content for each item"
-            )
-        self.n_items, self.content = n_items, content
-        std = embedding_dim**-0.5 if init_std is None else init_std
-        self.table = _table(n_items + 1, embedding_dim, std, padding_ix=n_items, sparse=sparse)
-        self.output = None if tied else _table(n_items, embedding_dim, std, padding_ix=None, sparse=sparse)
-
-    @property
-    def padding_ix(self) -> int:
-        """The index whose vector is zero."""
-        return self.n_items
-
-    def forward(self, item_ix: Tensor) -> Tensor:
-        """Vectors of items as they are read. Shape (..., D)."""
-        x: Tensor = self.table(item_ix)
-        return x if self.content is None else x + self.content(item_ix)
-
-    def output_table(self) -> Tensor:
-        """Vectors of all items as they are predicted, without padding. Shape (I, D)."""
-        table = self.table if self.output is None else self.output
-        table_ID = table.weight[: self.n_items]
-        return table_ID if self.content is None else table_ID + self.content.project_all()
 
 
 class ContentProjection(nn.Module):

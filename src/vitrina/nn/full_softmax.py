@@ -28,6 +28,7 @@ Cost: `full_softmax_mean` computes its gradient along with the loss: 3 products 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,8 @@ GPU_LOGITS = 1 << 27
 """The same on a GPU: enough work for a kernel."""
 ITEM_BLOCK = 1 << 15
 """Items whose gradient in half precision exists before it is added up in float32."""
+FEW = 64
+"""What is left after whole chunks is cut at a multiple of this."""
 FAR = 1e-30
 """Below this p_pt, its logarithm is taken another way."""
 
@@ -244,8 +247,14 @@ class _Rows:
         return self.h.new_zeros(len(self.h), dtype=_sums(self.h))
 
     def chunks(self) -> list[slice]:
-        step = len(self.room)
-        return [slice(lo, min(lo + step, len(self.h))) for lo in range(0, len(self.h), step)]
+        """Of as many positions as there is room for; then the rest, in multiples of `FEW` and what is left.
+
+        oneDNN keeps code for each shape of a product in half precision: a rest of any size would fill memory.
+        """
+        n, step = len(self.h), len(self.room)
+        rest = n % step
+        ends = [*range(step, n + 1, step), n - rest % FEW, n]
+        return [slice(lo, hi) for lo, hi in pairwise([0, *ends]) if hi > lo]
 
     def softmax(self, at: slice, loss_P: Tensor) -> tuple[Tensor, Tensor]:
         """R (C, I) and q (C,) of a chunk; writes its part of L."""

@@ -20,6 +20,9 @@ from torch import Tensor
 from vitrina.errors import InputError
 from vitrina.schema import LongArray
 
+STEP = 16
+"""Rows are padded to multiples of this many tokens."""
+
 
 class Windows(NamedTuple):
     """Runs of rows of a jagged array, none crossing the end of a history."""
@@ -119,10 +122,17 @@ class Rows(NamedTuple):
         return taken.masked_fill_(~self.layout.valid_BT, pad)
 
 
-def pad(windows: Windows) -> Rows:
-    """One window a row, padding at the right; T is the longest window."""
+def pad(windows: Windows, longest: int | None = None) -> Rows:
+    """One window a row, padding at the right.
+
+    T is the longest window. With `longest`, what any window has at most, T is raised to a multiple of 16 as
+    far as that: oneDNN keeps code for each shape of a product in half precision, hundreds of MB of it.
+    """
     lengths = windows.lengths
-    at_T = np.arange(int(lengths.max(initial=1)))
+    n_tokens = int(lengths.max(initial=1))
+    if longest is not None:
+        n_tokens = max(n_tokens, min(-(-n_tokens // STEP) * STEP, longest))
+    at_T = np.arange(n_tokens)
     valid_BT = at_T < lengths[:, None]
     row_BT = np.where(valid_BT, windows.start[:, None] + at_T, 0)
     position_BT = np.maximum(lengths[:, None] - 1 - at_T, 0)

@@ -138,10 +138,17 @@ NO_AIMS = Aims()
 
 
 def batch_of(
-    windows: Windows, item_ix: IntArray, ts: LongArray, n_items: int, *, aims: Aims = NO_AIMS
+    windows: Windows,
+    item_ix: IntArray,
+    ts: LongArray,
+    n_items: int,
+    *,
+    longest: int | None = None,
+    aims: Aims = NO_AIMS,
 ) -> Batch:
-    """Inputs (all rows of a window but the last) and targets (all but the first), padded."""
-    return followed(pad(Windows(windows.start, windows.stop - 1)), item_ix, ts, n_items, aims=aims)
+    """Inputs (all rows of a window but the last) and targets (all but the first), padded (see `pad`)."""
+    inputs = pad(Windows(windows.start, windows.stop - 1), longest)
+    return followed(inputs, item_ix, ts, n_items, aims=aims)
 
 
 def followed(

@@ -20,8 +20,9 @@ from vitrina.feed import Feed
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import Catalogue, Histories
 from vitrina.log.catalogue import TITLE
+from vitrina.log.order import unsaid
 from vitrina.pipeline import Pipeline
-from vitrina.schema import IntArray, LongArray
+from vitrina.schema import ByteArray, IntArray, LongArray
 from vitrina.serve import wire
 from vitrina.serve.intake import Intake, canonical
 from vitrina.serve.settings import Clock, Settings
@@ -40,6 +41,8 @@ class History:
     item_ix: IntArray
     ts: LongArray
     event: IntArray
+    organic: ByteArray
+    """As in `Histories`; nobody says it of newer rows."""
     known: bool
     n_trained: int
     """Rows that come from the training log; the others are newer."""
@@ -121,6 +124,7 @@ class Service:
         rows = slice(first, last)
         item_ix, ts = np.asarray(train.item_ix[rows]), np.asarray(train.ts[rows])
         event = np.asarray(train.event[rows]).astype(np.int32)
+        organic = unsaid(len(ts)) if train.organic is None else np.asarray(train.organic[rows])
         tail, failures = [], {}
         try:
             tail = [] if kept is None else self.state.tail(kept)
@@ -128,7 +132,7 @@ class Service:
             failures["state"] = str(error)
         known = user_ix >= 0 or bool(tail)
         if not tail:
-            return History(shown, item_ix, ts, event, known, len(item_ix), [], failures)
+            return History(shown, item_ix, ts, event, organic, known, len(item_ix), [], failures)
         seen = set(zip(item_ix.tolist(), ts.tolist(), strict=True))
         fresh: list[tuple[int, int, int]] = []
         unknown: list[int | str] = []
@@ -146,6 +150,7 @@ class Service:
             item_ix=np.concatenate([item_ix, newer[:, 0].astype(np.int32)])[order],
             ts=ts[order],
             event=np.concatenate([event, newer[:, 2].astype(np.int32)])[order],
+            organic=np.concatenate([organic, unsaid(len(newer))])[order],
             known=known,
             n_trained=len(item_ix),
             unknown_items=unknown,
@@ -169,7 +174,7 @@ class Service:
         item_ix = np.array([ix for _, ix in coded if ix != UNKNOWN], dtype=np.int32)
         ts, event = np.full(len(item_ix), self.now(), np.int64), np.zeros(len(item_ix), np.int32)
         unknown = [item for item, ix in coded if ix == UNKNOWN]
-        return History("", item_ix, ts, event, len(item_ix) > 0, 0, unknown)
+        return History("", item_ix, ts, event, unsaid(len(ts)), len(item_ix) > 0, 0, unknown)
 
     def feed(self, history: History, k: int) -> Feed:
         """`Pipeline.recommend` for one history."""
@@ -183,6 +188,7 @@ class Service:
             event=history.event.astype(np.uint8),
             event_names=train.event_names,
             weight=None if train.weight is None else np.ones(len(history.item_ix), np.float32),
+            organic=None if train.organic is None else history.organic,
         )
         return self.pipeline.recommend(query, k=k, now=self.now(), live=True)
 

@@ -13,8 +13,8 @@ import polars as pl
 from vitrina.errors import SplitError
 from vitrina.ids import Ids
 from vitrina.log import EventLog
-from vitrina.log.order import time_order
-from vitrina.schema import EVENT, ITEM_ID, TS, USER_ID, WEIGHT, BoolArray
+from vitrina.log.order import flags, time_order
+from vitrina.schema import EVENT, ITEM_ID, ORGANIC, TS, USER_ID, WEIGHT, BoolArray
 from vitrina.split.splits import PER_USER_WARNING, Part, Split
 
 
@@ -42,7 +42,9 @@ def last_n_per_user(log: EventLog, n: int, *, validation: bool = False, seed: in
     item_ix = Ids(rows[ITEM_ID]).ix(rows[ITEM_ID])
     event = rows[EVENT].rank("dense").to_numpy().astype(np.uint8)
     weight = rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None
-    order = time_order(user_ix, rows[TS].dt.timestamp("us").to_numpy(), item_ix, seed, event, weight)
+    organic = flags(rows[ORGANIC]) if ORGANIC in rows.columns else None
+    ts = rows[TS].dt.timestamp("us").to_numpy()
+    order = time_order(user_ix, ts, item_ix, seed, event, weight, organic)
     n_of_user = np.bincount(user_ix)
     ends = np.cumsum(n_of_user)
     from_end = np.empty(len(rows), dtype=np.int64)
