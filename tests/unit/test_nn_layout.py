@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from vitrina.errors import InputError  # noqa: E402
-from vitrina.nn.layout import STEP, Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
+from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
 from vitrina.nn.next_item import batch_of  # noqa: E402
+from vitrina.nn.shapes import TOKENS  # noqa: E402
 
 lengths_of_histories = st.lists(st.integers(0, 23), max_size=12)
 
@@ -174,8 +175,8 @@ def test_rows_are_padded_to_few_lengths_and_never_past_the_longest(lengths, long
     assert tokens(exact) == tokens(padded)
     n_tokens = padded.row_BT.shape[1]
     assert max(lengths) <= n_tokens <= longest
-    assert n_tokens % STEP == 0 or n_tokens == longest
-    assert n_tokens - max(lengths) < STEP
+    assert n_tokens % TOKENS == 0 or n_tokens == longest
+    assert n_tokens - max(lengths) < TOKENS
 
 
 def test_packing_takes_time_in_proportion_to_windows() -> None:

@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import InputError
-from vitrina.nn.full_softmax import FEW, _Rows
+from vitrina.nn.full_softmax import _Rows
 from vitrina.nn.losses import Correction, bce, full_softmax, full_softmax_mean, gbce, sampled_softmax
+from vitrina.nn.shapes import REST
 
 CORRECTIONS: tuple[Correction, ...] = ("none", "standard", "corrected")
 
@@ -326,7 +327,7 @@ def test_chunks_hold_every_position_once_and_have_few_sizes(chunk: int) -> None:
         assert parts[-1].stop == n
         assert all(0 < at.stop - at.start <= chunk for at in parts)
         sizes |= {at.stop - at.start for at in parts if n >= chunk}
-    assert len(sizes) <= 1 + chunk // FEW + FEW
+    assert len(sizes) <= 1 + chunk // REST + REST
 
 
 def test_a_confident_model_keeps_its_small_loss_in_float32() -> None:

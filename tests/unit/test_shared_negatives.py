@@ -36,6 +36,23 @@ def test_other_shapes_have_a_row_for_each_position_already():
     torch.testing.assert_close(drawn.logits(torch.ones(2, 3), torch.ones(5, 3)), torch.full((2, 5), 3.0))
 
 
+@pytest.mark.parametrize("n_share", [0, 1, 4])
+def test_rows_that_round_a_product_up_change_no_logit_and_no_gradient(n_share):
+    torch.manual_seed(0)
+    shapes = set()
+    for n_positions in range(1, 600, 23):
+        hidden, items = torch.randn(n_positions, 3), torch.randn(20, 3, requires_grad=True)
+        drawn = Negatives(
+            torch.randint(20, (-(-n_positions // max(n_share, 1)), 2)), torch.zeros(()), n_share
+        )
+        plain, rounded = (drawn.logits(hidden, items[ix]) for ix in (drawn.item_ix, drawn.asked))
+        torch.testing.assert_close(rounded, plain)
+        one, other = (torch.autograd.grad(x.square().sum(), items)[0] for x in (plain, rounded))
+        torch.testing.assert_close(one, other)
+        shapes.add(len(drawn.asked))
+    assert len(shapes) <= (3 if n_share == 0 else 600 // max(n_share, 1) // 16 + 1)
+
+
 def test_shared_sets_teach_faster_than_one_set_a_batch():
     """With few negatives one set for a whole batch pushes the same few items away everywhere."""
     world = markov_world(seed=0)

@@ -22,8 +22,8 @@ NOTE[DIFF] paper: one sampled negative and binary cross-entropy; here: the whole
 it ranks far better (docs/sequence_models.md). `loss="bce", n_negatives=1` is the paper's.
 NOTE[DIFF] eSASRec's paper: no correction of the sampled softmax; here: the corrected one, as everywhere in
 this package; `correction="none"` is the paper's, see docs/negative_results.md for both.
-NOTE[DIFF] authors' code: item vectors times sqrt(D) where they are read; here: only with `scale_items`,
-which after 6 epochs on MovieLens 1M has twice the NDCG (docs/models/sasrec.md); the tables are without.
+NOTE[DIFF] authors' code: item vectors times sqrt(D) where they are read; here: only with `scale_items`;
+because it learns sooner, not better (docs/negative_results.md).
 NOTE[DIFF] paper: ReLU and a feed-forward part as wide as D; here: GELU and `ffn_mult` times D.
 Use when: order and recency matter and histories have more than a few rows. See also: HSTU (time),
 ImplicitALS (order does not matter), OwnHistory (repeats).
@@ -61,7 +61,7 @@ class SASRec(NextItemModel):
     positions: str = "learned"
     """"learned": a vector a position; "rotary": turned queries and keys; "none"."""
     scale_items: bool = False
-    """Whether vectors that are read are multiplied by sqrt(D), as in the authors' code: learns sooner."""
+    """Whether vectors that are read are multiplied by sqrt(D), as in the authors' code: for short runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

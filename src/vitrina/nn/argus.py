@@ -291,21 +291,18 @@ class ArgusObjective(NextItemObjective):
         context_BTC = hidden(batch.after.context_BTC, encoder.n_contexts, self.groups)
         states_BTH = encoder(batch.read, batch.layout)
         hidden_BTH = encoder.asked(states_BTH, batch.read.context_BTC, context_BTC, batch.layout)
-        hidden_PH, context_PC = hidden_BTH[valid_BT], context_BTC[valid_BT]
-        item_P, kind_P = batch.after.item_BT[valid_BT], batch.after.kind_BT[valid_BT]
-        counts_P = ~self.refused_K[kind_P]  # type: ignore[index]
-        query_PD, item_emb_ID = encoder.query(hidden_PH, context_PC), encoder.item_vectors()
-        loss = self.of_targets(query_PD[counts_P], item_emb_ID, item_P[counts_P], batch.next_item)
+        item_BT, kind_BT = batch.after.item_BT, batch.after.kind_BT
+        counts_BT = valid_BT & ~self.refused_K[kind_BT]  # type: ignore[index]
+        query_BTD, item_emb_ID = encoder.query(hidden_BTH, context_BTC), encoder.item_vectors()
+        loss = self.of_targets(query_BTD[counts_BT], item_emb_ID, item_BT[counts_BT], batch.next_item)
         if self.feedback_weight:
-            logit_PK = encoder.feedback(hidden_PH, context_PC, item_P)
+            logit_BTK = encoder.feedback(hidden_BTH, context_BTC, item_BT)
             loss = loss + self.feedback_weight * F.cross_entropy(
-                logit_PK.float(), kind_P, ignore_index=encoder.n_kinds, reduction="sum"
+                logit_BTK[valid_BT].float(), kind_BT[valid_BT], ignore_index=encoder.n_kinds, reduction="sum"
             )
         if self.pair_weight and batch.pairs is not None and len(batch.pairs.row_N):
-            query_BTD = query_PD.new_zeros(*valid_BT.shape, query_PD.shape[-1])
-            query_BTD[valid_BT] = query_PD
             loss = loss + self.pair_weight * self._of_pairs(query_BTD, item_emb_ID, batch.pairs)
-        return loss, torch.tensor(len(item_P))
+        return loss, valid_BT.sum()
 
     def _of_pairs(self, query_BTD: Tensor, item_emb_ID: Tensor, pairs: Pairs) -> Tensor:
         """Sum of the losses of preferences."""

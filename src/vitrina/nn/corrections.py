@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import ConfigError, InputError
+from vitrina.nn.shapes import ROWS, SETS, padded, rounded_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,25 @@ class Negatives:
         at_P = torch.arange(n_positions, device=self.item_ix.device) // self.n_share
         return Negatives(self.item_ix[at_P], self.log_q[at_P])
 
+    @property
+    def asked(self) -> Tensor:
+        """`item_ix` with rows of item 0 behind it (see `vitrina.nn.shapes`)."""
+        if self.item_ix.ndim == 1:
+            return self.item_ix
+        return padded(self.item_ix, rounded_up(len(self.item_ix), SETS if self.n_share else ROWS))
+
     def logits(self, hidden_PD: Tensor, neg_emb: Tensor) -> Tensor:
         """Products of each position with its negatives. Shape (P, M).
 
         Args:
             hidden_PD: positions.
-            neg_emb: vectors of `item_ix`, in its shape and D.
+            neg_emb: vectors of `asked` (or of `item_ix`), in its shape and D.
         """
+        n_positions, n_share = len(hidden_PD), max(1, self.n_share)
         if neg_emb.dim() == 2:
-            return hidden_PD @ neg_emb.T
-        if not self.n_share:
-            return torch.einsum("pd,pmd->pm", hidden_PD, neg_emb)
-        n_positions, n_sets = len(hidden_PD), len(neg_emb)
-        hidden = F.pad(hidden_PD, (0, 0, 0, n_sets * self.n_share - n_positions))
-        found = hidden.view(n_sets, self.n_share, -1) @ neg_emb.mT
-        return found.view(n_sets * self.n_share, -1)[:n_positions]
+            return (padded(hidden_PD, rounded_up(n_positions, ROWS)) @ neg_emb.T)[:n_positions]
+        hidden = padded(hidden_PD, len(neg_emb) * n_share)
+        return (hidden.view(len(neg_emb), n_share, -1) @ neg_emb.mT).flatten(0, 1)[:n_positions]
 
 
 def collisions(

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vitrina.errors import InputError
+from vitrina.nn.shapes import REST
 
 CACHE_LOGITS = 1 << 21
 """Logits of one chunk for a small catalogue: 8 MiB stay in a processor's cache."""
@@ -43,8 +44,6 @@ GPU_LOGITS = 1 << 27
 """The same on a GPU: enough work for a kernel."""
 ITEM_BLOCK = 1 << 15
 """Items whose gradient in half precision exists before it is added up in float32."""
-FEW = 64
-"""What is left after whole chunks is cut at a multiple of this."""
 FAR = 1e-30
 """Below this p_pt, its logarithm is taken another way."""
 
@@ -153,7 +152,8 @@ def _apply(
             f"items, got {tuple(side.weight_P.shape)} and {tuple(side.table_RI.shape)}"
         )
     a, row_P, f_RI = (None, None, None) if side is None else side
-    chunk = max(1, min(chunk, n))
+    if n < chunk:
+        chunk = max(n - n % REST, n % REST, 1)
     return form.apply(h, E, b, a, row_P, f_RI, target_P, chunk)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -247,13 +247,10 @@ class _Rows:
         return self.h.new_zeros(len(self.h), dtype=_sums(self.h))
 
     def chunks(self) -> list[slice]:
-        """Of as many positions as there is room for; then the rest, in multiples of `FEW` and what is left.
-
-        oneDNN keeps code for each shape of a product in half precision: a rest of any size would fill memory.
-        """
+        """Of as many positions as there is room for, then what is left (see `vitrina.nn.shapes`)."""
         n, step = len(self.h), len(self.room)
         rest = n % step
-        ends = [*range(step, n + 1, step), n - rest % FEW, n]
+        ends = [*range(step, n + 1, step), n - rest % REST, n]
         return [slice(lo, hi) for lo, hi in pairwise([0, *ends]) if hi > lo]
 
     def softmax(self, at: slice, loss_P: Tensor) -> tuple[Tensor, Tensor]:

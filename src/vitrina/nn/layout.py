@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from vitrina.errors import InputError
+from vitrina.nn.shapes import TOKENS, rounded_up
 from vitrina.schema import LongArray
-
-STEP = 16
-"""Rows are padded to multiples of this many tokens."""
 
 
 class Windows(NamedTuple):
@@ -125,13 +123,13 @@ class Rows(NamedTuple):
 def pad(windows: Windows, longest: int | None = None) -> Rows:
     """One window a row, padding at the right.
 
-    T is the longest window. With `longest`, what any window has at most, T is raised to a multiple of 16 as
-    far as that: oneDNN keeps code for each shape of a product in half precision, hundreds of MB of it.
+    T is the longest window; with `longest`, what any window has at most, rounded up as far as that (see
+    `vitrina.nn.shapes`).
     """
     lengths = windows.lengths
     n_tokens = int(lengths.max(initial=1))
     if longest is not None:
-        n_tokens = max(n_tokens, min(-(-n_tokens // STEP) * STEP, longest))
+        n_tokens = max(n_tokens, min(rounded_up(n_tokens, TOKENS), longest))
     at_T = np.arange(n_tokens)
     valid_BT = at_T < lengths[:, None]
     row_BT = np.where(valid_BT, windows.start[:, None] + at_T, 0)

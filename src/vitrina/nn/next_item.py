@@ -293,7 +293,7 @@ class NextItemObjective(nn.Module):
         """Loss of each position over drawn negatives. Shape (P,)."""
         drawn = self.draw(target_P)
         pos_logit_P = (hidden_PD * self._vectors(target_P, item_emb_ID)).sum(-1)
-        neg_emb = self._vectors(drawn.item_ix, item_emb_ID)  # its gradient adds up in one fixed order
+        neg_emb = self._vectors(drawn.asked, item_emb_ID)  # its gradient adds up in one fixed order
         neg_logit_PM = drawn.logits(hidden_PD, neg_emb)
         drawn = drawn.each(len(target_P))
         valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)

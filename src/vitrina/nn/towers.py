@@ -23,6 +23,7 @@ from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.embeddings import ContentProjection, MultiHash
 from vitrina.nn.layout import Layout
 from vitrina.nn.next_item import Batch, LossConfig, NextItemObjective
+from vitrina.nn.shapes import ROWS, padded, rounded_up
 from vitrina.schema import BoolArray, LongArray
 
 ITEMS_AT_ONCE = 16_384
@@ -161,7 +162,7 @@ class Towers(nn.Module):
 
     def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
         """U after every token. Shape (B, T, D)."""
-        distinct_U, at_BT = item_BT.clamp(max=self.n_items - 1).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        distinct_U, at_BT = _distinct(item_BT.clamp(max=self.n_items - 1))
         x_BTD = self.dropout(self.read(distinct_U)[at_BT]) * layout.valid_BT[..., None]
         if len(self.blocks):
             mask = layout.causal_mask()
@@ -193,6 +194,12 @@ class Towers(nn.Module):
         return torch.cat([self.vectors(some) for some in torch.split(every_I, ITEMS_AT_ONCE)])
 
 
+def _distinct(item: Tensor) -> tuple[Tensor, Tensor]:
+    """Items that occur, with item 0 behind them (see `vitrina.nn.shapes`), (U,), and where each lies."""
+    distinct_U, at = item.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return padded(distinct_U, rounded_up(len(distinct_U), ROWS)), at
+
+
 class TowersObjective(NextItemObjective):
     """Sampled softmax in which the item tower runs for the items of the batch alone."""
 
@@ -209,7 +216,7 @@ class TowersObjective(NextItemObjective):
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
         drawn = self.draw(target_P)
         valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)
-        distinct_U, at = torch.cat([target_P, drawn.item_ix]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        distinct_U, at = _distinct(torch.cat([target_P, drawn.item_ix]))
         item_emb_UD = self.encoder.vectors(distinct_U)
         if self.config.cosine:
             hidden_PD, item_emb_UD = F.normalize(hidden_PD, dim=-1), F.normalize(item_emb_UD, dim=-1)
@@ -217,7 +224,7 @@ class TowersObjective(NextItemObjective):
         n_positions = len(target_P)
         loss_P = losses.sampled_softmax(
             (hidden_PD * item_emb_UD[at[:n_positions]]).sum(-1).float(),
-            (hidden_PD @ item_emb_UD[at[n_positions:]].T).float(),
+            drawn.logits(hidden_PD, item_emb_UD[at[n_positions:]]).float(),
             pos_log_q_P=masked_log_q_P,
             neg_log_q=drawn.log_q,
             correction=self.config.correction,
