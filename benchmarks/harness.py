@@ -117,18 +117,22 @@ class Row:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def record(row: Row) -> None:
-    """Append a row with machine, date and commit, and print it."""
+def about() -> dict[str, str]:
+    """Date, commit and machine of a measurement."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout
-    about = {
+    return {
         "date": datetime.date.today().isoformat(),
         "commit": commit.strip(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
+
+
+def record(row: Row) -> None:
+    """Append a row with machine, date and commit, and print it."""
     with RESULTS.open("a") as stream:
-        stream.write(json.dumps(asdict(row) | about) + "\n")
+        stream.write(json.dumps(asdict(row) | about()) + "\n")
     ratio = "" if row.ratio is None else f", {row.ratio:.3g}x of {row.peer}"
     print(f"   {row.name} [{row.what}]: {row.ours:.4g} {row.unit}{ratio}; target {row.target}", flush=True)
 
