@@ -110,7 +110,8 @@ def main() -> None:
         for name, some in in_turn(commands(N_EPOCHS, seed), repeats=1, threads=THREADS).items():
             runs.setdefault(name, []).extend(some)
     for precision in ("bf16", "float32"):
-        record(row(runs, precision, load))
+        if f"ours {precision}" in runs:
+            record(row(runs, precision, load))
 
 
 def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, float, float]) -> Row:
