@@ -7,7 +7,7 @@ Throughput counts windows (one a user) and targets (transitions) by CPU seconds 
 vary less than wall seconds on a machine that others use; both are kept. RePlay runs as `from_params` builds
 it, and with its length buckets beside.
 
-    SASREC_TRAIN_EPOCHS, SASREC_TRAIN_REPEATS, SASREC_TRAIN_USERS, SASREC_TRAIN_ONLY    a shorter measurement
+    SASREC_TRAIN_EPOCHS, SASREC_TRAIN_SEEDS, SASREC_TRAIN_USERS, SASREC_TRAIN_ONLY    a shorter measurement
     SASREC_TRAIN_THREADS    threads of every run, 2; 1 where others use the machine
 """
 
@@ -45,7 +45,7 @@ FIGURES = (
     "peak_mb",
 )
 N_EPOCHS = int(os.environ.get("SASREC_TRAIN_EPOCHS", "10"))
-REPEATS = int(os.environ.get("SASREC_TRAIN_REPEATS", "3"))
+SEEDS = [int(seed) for seed in os.environ.get("SASREC_TRAIN_SEEDS", "0,1,2").split(",")]
 THREADS = int(os.environ.get("SASREC_TRAIN_THREADS", "2"))
 N_USERS = int(os.environ["SASREC_TRAIN_USERS"]) if "SASREC_TRAIN_USERS" in os.environ else None
 """The first users alone, for a short measurement; None takes all."""
@@ -106,7 +106,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits is no work done
     load = os.getloadavg()
     runs: dict[str, list[Measured]] = {}
-    for seed in range(REPEATS):
+    for seed in SEEDS:
         for name, some in in_turn(commands(N_EPOCHS, seed), repeats=1, threads=THREADS).items():
             runs.setdefault(name, []).extend(some)
     for precision in ("bf16", "float32"):
@@ -123,7 +123,8 @@ def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, floa
     least_mb = min(median(runs[name], "peak_mb") for name in peers)
     return Row(
         name="sasrec_train",
-        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}, {THREADS} threads; "
+        what=f"ML-1M, {of_users}, {N_EPOCHS} epochs, {precision}, {THREADS} threads, seeds "
+        f"{', '.join(map(str, SEEDS))}; "
         f"the fastest peer is {fastest}",
         ours=speed[ours],
         peer=PEERS[fastest.split()[0]],
@@ -138,7 +139,7 @@ def row(runs: dict[str, list[Measured]], precision: str, load: tuple[float, floa
             / max(median(runs[name], "targets_per_s") for name in peers),
             "memory_ratio": median(runs[ours], "peak_mb") / median(runs[fastest], "peak_mb"),
             "memory_ratio_to_least": median(runs[ours], "peak_mb") / least_mb,
-            "repeats": REPEATS,
+            "repeats": len(SEEDS),
             "load_before": [round(one, 1) for one in load],
             "load_after": [round(one, 1) for one in os.getloadavg()],
             "same": SAME | {"n_epochs": N_EPOCHS, "n_users": N_USERS, "threads": THREADS},
