@@ -26,7 +26,7 @@ def write_page(kept: dict[str, Any]) -> None:
             if rows:
                 parts += [
                     section(f"{title}: {words}", sorted(rows, key=lambda e: -e["ndcg@10"][0])),
-                    differences(on(kept["paired"], table, view)),
+                    differences(on(kept["paired"], table, view), [e["model"] for e in rows]),
                     slice_table(on(kept["slices"], table, view)),
                     pause_table(on(kept["pauses"], table, view)),
                 ]
@@ -57,12 +57,14 @@ def section(title: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(rows: list[dict[str, Any]]) -> str:
-    """The best sequence model against the others."""
+def differences(rows: list[dict[str, Any]], models: list[str]) -> str:
+    """The best sequence model, of those with values per user, against the others."""
     if not rows:
         return ""
     told = ", ".join(f"{d['other']} {signed(d['difference'])}" for d in rows)
-    return f"NDCG@10 of **{rows[0]['best']}** minus that of the others, paired by user: {told}.\n"
+    lost = set(models) - {rows[0]["best"]} - {d["other"] for d in rows}
+    without = f" No values per user were kept of {'; '.join(sorted(lost))}." if lost else ""
+    return f"NDCG@10 of **{rows[0]['best']}** minus that of the others, paired by user: {told}.{without}\n"
 
 
 def slice_table(rows: list[dict[str, Any]]) -> str:
