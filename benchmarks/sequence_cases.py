@@ -103,21 +103,16 @@ LEAVE_ONE_OUT = [
         row="esasrec_ml1m_loo",
         target=(0.313, 0.177),
     ),
-    Case(
-        "ml1m_loo",
-        "eSASRec, 16 positions a set, no correction, 80 epochs on all rows, rate falling to a tenth",
-        "ESASRec",
-        {"n_epochs": 80, "lr_decay": "cosine", "correction": "none", "n_share": 16},
-        row="esasrec_ml1m_loo",
-        target=(0.313, 0.177),
-    ),
-    Case(
-        "ml1m_loo",
-        "eSASRec, 8 positions a set, no correction, 80 epochs on all rows, rate falling to a tenth",
-        "ESASRec",
-        {"n_epochs": 80, "lr_decay": "cosine", "correction": "none", "n_share": 8},
-        row="esasrec_ml1m_loo",
-        target=(0.313, 0.177),
+    *(
+        Case(
+            "ml1m_loo",
+            f"eSASRec, {n} positions a set, no correction, 80 epochs on all rows, rate falling to a tenth",
+            "ESASRec",
+            {"n_epochs": 80, "lr_decay": "cosine", "correction": "none", "n_share": n},
+            row="esasrec_ml1m_loo",
+            target=(0.313, 0.177),
+        )
+        for n in (16, 8)
     ),
     Case(
         "ml1m_loo",
