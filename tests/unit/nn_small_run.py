@@ -52,7 +52,7 @@ def new_run(**more: Any) -> Run:
     windows = cut_windows(offsets, MAX_LEN)
 
     def epoch_batches(epoch: int) -> Any:
-        for some in batches(windows, BATCH_SIZE, rng=np.random.default_rng([0, epoch]), n_alike=2):
+        for some in batches(windows, BATCH_SIZE, rng=np.random.default_rng([0, epoch])):
             yield batch_of(some, item_ix, np.zeros(len(item_ix), np.int64), N_ITEMS)
 
     return Run(

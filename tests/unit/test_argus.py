@@ -168,7 +168,7 @@ def test_item_and_feedback_of_an_event_are_not_among_the_inputs_of_their_predict
 def test_a_share_of_a_batch_keeps_its_own_pairs():
     _, read, layout = tokens(n_rows=4)
     pairs = Pairs(*(torch.tensor(c) for c in ([0, 2, 3, 2], [1, 0, 4, 5], [1, 2, 3, 4], [5, 6, 7, 8])))
-    half = Triples(read, read, layout, pairs).rows(2, 4)
+    half = Triples(read, read, layout, pairs).rows(slice(2, 4))
     assert len(half) == 2
     assert [column.tolist() for column in half.pairs] == [[0, 1, 0], [0, 4, 5], [2, 3, 4], [6, 7, 8]]
 

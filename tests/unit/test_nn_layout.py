@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+import vitrina.nn.layout  # noqa: E402
 from vitrina.errors import InputError  # noqa: E402
-from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pack, pad  # noqa: E402
+from vitrina.nn.blocks import TransformerBlock, through  # noqa: E402
+from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pack, pad, runs  # noqa: E402
 from vitrina.nn.next_item import batch_of  # noqa: E402
 from vitrina.nn.shapes import TOKENS  # noqa: E402
 
@@ -92,13 +94,13 @@ def test_a_packed_token_sees_its_own_past_alone(lengths, n_tokens) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 11), st.integers(1, 4), st.booleans())
-def test_batches_hold_every_window_once(lengths, batch_size, n_alike, shuffled) -> None:
+@given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 11))
+def test_batches_hold_every_window_once_the_longest_first(lengths, batch_size) -> None:
     windows = windows_of(lengths)
-    rng = np.random.default_rng(0) if shuffled else None
-    drawn = list(batches(windows, batch_size, rng=rng, n_alike=n_alike))
+    drawn = list(batches(windows, batch_size, rng=np.random.default_rng(0)))
     assert len(drawn) == -(-len(lengths) // batch_size)
     assert all(1 <= len(some.start) <= batch_size for some in drawn)
+    assert all((np.diff(some.lengths) <= 0).all() for some in drawn)
     pairs = [pair for some in drawn for pair in zip(some.start.tolist(), some.stop.tolist(), strict=True)]
     assert sorted(pairs) == sorted(zip(windows.start.tolist(), windows.stop.tolist(), strict=True))
 
@@ -113,6 +115,59 @@ def test_batches_are_a_function_of_the_seed() -> None:
     assert first != other
 
 
+def test_the_lengths_of_a_batch_are_those_of_a_draw_among_all() -> None:
+    """The mean of 50 lengths drawn without replacement varies as the hypergeometric law has it."""
+    lengths = np.repeat([2, 10], 500)
+    means = [
+        some.lengths.mean()
+        for epoch in range(40)
+        for some in batches(windows_of(lengths.tolist()), 50, rng=np.random.default_rng(epoch))
+    ]
+    expected = 4.0 * (1 / 50 * (1000 - 50) / (1000 - 1)) ** 0.5
+    assert len(means) == 800
+    assert np.std(means) == pytest.approx(expected, rel=0.1)  # 4 standard errors of a deviation
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=120), st.sampled_from([70, 80]))
+def test_runs_hold_every_row_once_cut_behind_its_last_token(lengths, longest) -> None:
+    layout = pad(windows_of(sorted(lengths, reverse=True)), longest).layout
+    cut = runs(layout, torch.nn.ModuleList())
+    assert [row for rows, _ in cut for row in range(rows.start, rows.stop)] == list(range(len(lengths)))
+    for rows, n_tokens in cut:
+        assert not layout.valid_BT[rows, n_tokens:].any()
+    assert len({n_tokens for _, n_tokens in cut}) == len(cut)
+    n_computed = sum((rows.stop - rows.start) * n_tokens for rows, n_tokens in cut)
+    assert n_computed <= layout.valid_BT.numel()
+
+
+def test_blocks_give_the_same_in_runs_as_in_one_batch(monkeypatch) -> None:
+    """Values and gradients, causal and both ways, padded and packed."""
+    torch.manual_seed(0)
+    lengths = sorted(np.random.default_rng(0).integers(1, 50, 100).tolist(), reverse=True)
+    blocks = torch.nn.ModuleList(TransformerBlock(8, 2, ffn_dim=16, dropout=0.0) for _ in range(2)).double()
+    padded, packed = pad(windows_of(lengths), 50).layout, pack(windows_of(lengths), 50).layout
+    assert len(runs(padded, blocks)) == 4
+    for layout, causal in itertools.product((padded, packed), (True, False)):
+        x_BTD = torch.randn(*layout.valid_BT.shape, 8, dtype=torch.float64) * layout.valid_BT[..., None]
+        found = []
+        for rows_of_a_run in (32, 10_000):
+            monkeypatch.setattr(vitrina.nn.layout, "ROWS_OF_A_RUN", rows_of_a_run)
+            x = x_BTD.clone().requires_grad_()
+            states = through(blocks, x, layout, causal=causal)[layout.valid_BT]
+            found.append((states, *torch.autograd.grad(states.square().sum(), [x, *blocks.parameters()])))
+        for in_runs, at_once in zip(*found, strict=True):
+            torch.testing.assert_close(in_runs, at_once, rtol=1e-9, atol=1e-9)
+
+
+def test_blocks_that_are_split_among_processes_are_called_once() -> None:
+    layout = pad(windows_of([40] * 40 + [3] * 40)).layout
+    block = torch.nn.Linear(1, 1)
+    assert len(runs(layout, torch.nn.ModuleList([block]))) == 2
+    block.unshard = lambda: None
+    assert runs(layout, torch.nn.ModuleList([block])) == [(slice(0, 80), 40)]
+
+
 def test_inputs_and_targets_are_shifted_by_one() -> None:
     item_ix = np.array([9, 9, 9, 5, 6, 7, 8, 4, 3], dtype=np.int32)
     ts = np.arange(9) * 1_500_000
@@ -121,14 +176,14 @@ def test_inputs_and_targets_are_shifted_by_one() -> None:
     assert batch.target_BT.tolist() == [[6, 7, 8], [3, 10, 10]]
     assert batch.layout.position_BT.tolist() == [[2, 1, 0], [0, 0, 0]]
     assert batch.layout.ts_BT.tolist() == [[4, 6, 7], [10, 0, 0]]
-    second = batch.rows(1, 2)
+    second = batch.rows(slice(1, 2))
     assert second.item_BT.tolist() == [[4, 10, 10]]
     assert second.layout.ts_BT.tolist() == [[10, 0, 0]]
 
 
 def test_rows_of_a_packed_layout_keep_their_segments() -> None:
     layout = pack(windows_of([3, 3, 3]), 4).layout
-    assert layout.rows(1, 3).segment_BT.tolist() == layout.segment_BT[1:3].tolist()
+    assert layout.rows(slice(1, 3)).segment_BT.tolist() == layout.segment_BT[1:3].tolist()
 
 
 class Counted(np.ndarray):
@@ -164,7 +219,8 @@ def test_a_window_longer_than_a_row_is_refused() -> None:
 def test_no_window_gives_no_row() -> None:
     assert pack(windows_of([]), 5).row_BT.shape == (0, 5)
     assert pad(windows_of([])).row_BT.shape == (0, 1)
-    assert list(batches(windows_of([]), 4, rng=None)) == []
+    assert list(batches(windows_of([]), 4, rng=np.random.default_rng(0))) == []
+    assert runs(pad(windows_of([])).layout, torch.nn.ModuleList()) == [(slice(0, 0), 1)]
 
 
 @settings(deadline=None, max_examples=60)

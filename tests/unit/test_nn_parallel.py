@@ -103,11 +103,22 @@ def test_every_process_retrieves_as_one_does(kind, pair) -> None:
 
 @pytest.mark.parametrize(("n_rows", "size"), [(8, 2), (7, 3), (1, 2), (2, 5)])
 def test_shares_count_every_row_once_and_none_is_empty(n_rows, size) -> None:
-    batch = next(iter(small.new_run().batches(0))).rows(0, n_rows)
+    batch = next(iter(small.new_run().batches(0))).rows(slice(0, n_rows))
     shares = [World(rank, size).share(batch) for rank in range(size)]
     assert all(len(share.batch) >= 1 for share in shares)
-    counted = torch.cat([share.batch.item_BT for share in shares if share.weight == 1])
-    torch.testing.assert_close(counted, batch.item_BT, rtol=0, atol=0)
+    counted = [share.batch.item_BT for share in shares if share.weight == 1]
+    assert sum(map(len, counted)) == n_rows
+    for rank, item_BT in enumerate(counted):
+        torch.testing.assert_close(item_BT, batch.item_BT[rank::size], rtol=0, atol=0)
+
+
+def test_processes_share_the_long_rows() -> None:
+    """Rows come sorted by length; none may get the long ones alone."""
+    batch = next(iter(small.new_run().batches(0)))
+    n_tokens = [int(World(rank, 2).share(batch).batch.layout.valid_BT.sum()) for rank in range(2)]
+    longest, shortest = batch.layout.valid_BT.sum(1).tolist()[:: len(batch) - 1]
+    assert longest > shortest
+    assert abs(n_tokens[0] - n_tokens[1]) <= longest
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -334,7 +334,7 @@ def test_inputs_carry_the_time_of_their_target_only_where_asked():
     batch = followed(rows, train.item_ix, train.ts, train.n_items, asked=True)
     wait_s = (batch.layout.asked_BT - batch.layout.ts_BT)[batch.layout.valid_BT]
     assert wait_s.tolist() == [7] * 4
-    assert batch.rows(1, 2).layout.asked_BT.shape == (1, 3)
+    assert batch.rows(slice(1, 2)).layout.asked_BT.shape == (1, 3)
     assert followed(rows, train.item_ix, train.ts, train.n_items).layout.asked_BT is None
 
 

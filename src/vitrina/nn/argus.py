@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.nn.blocks import TransformerBlock
-from vitrina.nn.layout import Layout
+from vitrina.nn.layout import Layout, joined, runs
 from vitrina.nn.next_item import INIT_STD, Batch, LossConfig, NextItemObjective
 from vitrina.schema import LongArray
 
@@ -42,9 +42,13 @@ class Tokens(NamedTuple):
     kind_BT: Tensor
     """Feedback: which kind of event it was."""
 
-    def rows(self, lo: int, hi: int) -> "Tokens":
-        """Histories lo..hi."""
-        return Tokens(self.item_BT[lo:hi], self.context_BTC[lo:hi], self.kind_BT[lo:hi])
+    def rows(self, part: slice) -> "Tokens":
+        """Some of the histories."""
+        return Tokens(*(column[part] for column in self))
+
+    def first(self, n_tokens: int) -> "Tokens":
+        """The first tokens of each."""
+        return Tokens(*(column[:, :n_tokens] for column in self))
 
     def to(self, device: torch.device) -> "Tokens":
         """The same on another device."""
@@ -76,14 +80,16 @@ class Triples(NamedTuple):
         """Items and next items alone."""
         return Batch(self.read.item_BT, self.after.item_BT, self.layout)
 
-    def rows(self, lo: int, hi: int) -> "Triples":
-        """Histories lo..hi."""
+    def rows(self, part: slice) -> "Triples":
+        """Some of the histories, with the preferences of those."""
         pairs = self.pairs
         if pairs is not None:
-            inside = (pairs.row_N >= lo) & (pairs.row_N < hi)
-            pairs = Pairs(pairs.row_N[inside] - lo, *(column[inside] for column in pairs[1:]))
-        layout = self.next_item.rows(lo, hi).layout
-        return Triples(self.read.rows(lo, hi), self.after.rows(lo, hi), layout, pairs)
+            kept_R = torch.arange(len(self), device=pairs.row_N.device)[part]
+            new_B = torch.full((len(self),), -1, device=kept_R.device)
+            new_B[kept_R] = torch.arange(len(kept_R), device=kept_R.device)
+            inside = new_B[pairs.row_N] >= 0
+            pairs = Pairs(new_B[pairs.row_N[inside]], *(column[inside] for column in pairs[1:]))
+        return Triples(self.read.rows(part), self.after.rows(part), self.layout.rows(part), pairs)
 
     def to(self, device: torch.device) -> "Triples":
         """The same on another device."""
@@ -119,6 +125,7 @@ class ArgusNet(nn.Module):
     ) -> None:
         super().__init__()
         self.n_items, self.n_kinds, self.n_contexts = n_items, n_kinds, n_contexts
+        self.embedding_dim = embedding_dim
         self.item = nn.Embedding(n_items + 1, embedding_dim, padding_idx=n_items)
         self.kind = nn.Embedding(n_kinds + 1, embedding_dim)
         self.gate = nn.Embedding(n_kinds + 1, embedding_dim)
@@ -289,20 +296,34 @@ class ArgusObjective(NextItemObjective):
         """(sum of losses, number of events)."""
         encoder, valid_BT = self.encoder, batch.layout.valid_BT
         context_BTC = hidden(batch.after.context_BTC, encoder.n_contexts, self.groups)
-        states_BTH = encoder(batch.read, batch.layout)
-        hidden_BTH = encoder.asked(states_BTH, batch.read.context_BTC, context_BTC, batch.layout)
         item_BT, kind_BT = batch.after.item_BT, batch.after.kind_BT
         counts_BT = valid_BT & ~self.refused_K[kind_BT]  # type: ignore[index]
-        query_BTD, item_emb_ID = encoder.query(hidden_BTH, context_BTC), encoder.item_vectors()
+        found = []
+        for rows, n_tokens in runs(batch.layout, encoder.blocks):
+            after = Tokens(item_BT, context_BTC, kind_BT).rows(rows).first(n_tokens)
+            read, layout = batch.read.rows(rows).first(n_tokens), batch.layout.rows(rows).first(n_tokens)
+            found.append(self._heads(read, after, layout))
+        both_BTE = joined(found, valid_BT.shape[1])
+        query_BTD, logit_BTK = both_BTE[..., : encoder.embedding_dim], both_BTE[..., encoder.embedding_dim :]
+        item_emb_ID = encoder.item_vectors()
         loss = self.of_targets(query_BTD[counts_BT], item_emb_ID, item_BT[counts_BT], batch.next_item)
         if self.feedback_weight:
-            logit_BTK = encoder.feedback(hidden_BTH, context_BTC, item_BT)
             loss = loss + self.feedback_weight * F.cross_entropy(
                 logit_BTK[valid_BT].float(), kind_BT[valid_BT], ignore_index=encoder.n_kinds, reduction="sum"
             )
         if self.pair_weight and batch.pairs is not None and len(batch.pairs.row_N):
             loss = loss + self.pair_weight * self._of_pairs(query_BTD, item_emb_ID, batch.pairs)
         return loss, valid_BT.sum()
+
+    def _heads(self, read: Tokens, after: Tokens, layout: Layout) -> Tensor:
+        """What the next item is scored against, then the logits of its feedback. (R, T, D + K, or D)."""
+        encoder = self.encoder
+        hidden_RTH = encoder.asked(encoder(read, layout), read.context_BTC, after.context_BTC, layout)
+        query_RTD = encoder.query(hidden_RTH, after.context_BTC)
+        if not self.feedback_weight:
+            return query_RTD
+        logit_RTK = encoder.feedback(hidden_RTH, after.context_BTC, after.item_BT)
+        return torch.cat([query_RTD, logit_RTK], -1)
 
     def _of_pairs(self, query_BTD: Tensor, item_emb_ID: Tensor, pairs: Pairs) -> Tensor:
         """Sum of the losses of preferences."""

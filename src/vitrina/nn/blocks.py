@@ -16,7 +16,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from vitrina.nn.layout import Layout
+from vitrina.nn.layout import Layout, joined, runs
+
+
+def through(blocks: nn.ModuleList, x_BTD: Tensor, layout: Layout, *, causal: bool = True) -> Tensor:
+    """Tokens after all blocks, taken through them in runs of rows of like length. Shape (B, T, D).
+
+    Args:
+        blocks: modules that take (x_BTD, layout, mask).
+        x_BTD: tokens, the longest rows first.
+        layout: where they stand.
+        causal: whether a token sees only itself and those before it.
+    """
+    cut = runs(layout, blocks)
+    parts = x_BTD.split([rows.stop - rows.start for rows, _ in cut])
+    found = []
+    for part_RTD, (rows, n_tokens) in zip(parts, cut, strict=True):
+        x_RTD, run = part_RTD[:, :n_tokens], layout.rows(rows).first(n_tokens)
+        mask = run.causal_mask() if causal else run.mutual_mask()
+        for block in blocks:
+            x_RTD = block(x_RTD, run, mask)
+        found.append(x_RTD)
+    return joined(found, x_BTD.shape[1])
 
 
 class Attention(nn.Module):

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from vitrina.nn.blocks import through
 from vitrina.nn.layout import Layout
 from vitrina.nn.tables import Hashed, all_vectors, read_table, start, target_table
 
@@ -70,9 +71,7 @@ class Encoder(nn.Module):
         if self.position is not None:
             x_BTD = x_BTD + self.position(layout.position_BT.clamp(max=self.max_len - 1))
         x_BTD = self.dropout(x_BTD) * layout.valid_BT[..., None]
-        mask = layout.causal_mask() if self.causal else layout.mutual_mask()
-        for block in self.blocks:
-            x_BTD = block(x_BTD, layout, mask)
+        x_BTD = through(self.blocks, x_BTD, layout, causal=self.causal)
         return self.norm(x_BTD)  # type: ignore[no-any-return]
 
     def item_vectors(self) -> Tensor:

@@ -1,7 +1,8 @@
 """How jagged histories become rows of tokens: windows of a history, padded rows, packed rows.
 
     history  a b c d e f g      windows of 3 transitions, from the end:  d e f g | a b c d
-    padded   [a b c d] [e f . .]        one window a row, padding at the right
+    padded   [a b c d] [e f . .]        one window a row, padding at the right; blocks go through rows of like
+                                        length together (`runs`), so that little of it is computed
     packed   [a b c d e f]              windows one after another; none sees another
 
 Padding lies at the right, so causal attention needs no mask: a token never looks to its right. Positions are
@@ -15,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from vitrina.errors import InputError
 from vitrina.nn.shapes import TOKENS, rounded_up
@@ -74,9 +76,13 @@ class Layout:
     person_B: Tensor | None = None
     """long, row of each history's person in a table of people; for towers that know them."""
 
-    def rows(self, lo: int, hi: int) -> "Layout":
-        """Of rows lo..hi."""
-        return self._each(lambda tensor: tensor[lo:hi])
+    def rows(self, part: slice) -> "Layout":
+        """Of some rows."""
+        return self._each(lambda tensor: tensor[part])
+
+    def first(self, n_tokens: int) -> "Layout":
+        """Of the first tokens of each row."""
+        return self._each(lambda tensor: tensor[:, :n_tokens] if tensor.ndim > 1 else tensor)
 
     def to(self, device: torch.device) -> "Layout":
         """The same on another device."""
@@ -188,25 +194,47 @@ def _best_fit(lengths: LongArray, n_tokens: int) -> tuple[LongArray, LongArray, 
     return row_W, at_W, n_rows
 
 
-def batches(
-    windows: Windows, batch_size: int, *, rng: np.random.Generator | None, n_alike: int = 32
-) -> Iterator[Windows]:
-    """Every window once, `batch_size` at a time, windows of like length together so that little is padded.
+def batches(windows: Windows, batch_size: int, *, rng: np.random.Generator) -> Iterator[Windows]:
+    """Every window once, `batch_size` at a time as drawn, the longest of each batch first.
 
-    Args:
-        windows: W windows.
-        batch_size: windows of a batch.
-        rng: shuffles; None keeps the order, the longest first.
-        n_alike: batches that are drawn together and sorted by length before they are cut apart.
+    Which windows share a batch is left to chance: a step over windows of one length follows what holds for
+    that length, and models that were trained so rank worse (docs/negative_results.md).
     """
-    order = (
-        np.argsort(-windows.lengths, kind="stable") if rng is None else rng.permutation(len(windows.start))
-    )
-    starts = []
-    for lo in range(0, len(order), batch_size * n_alike):
-        pool = order[lo : lo + batch_size * n_alike]
-        pool = pool[np.argsort(-windows.lengths[pool], kind="stable")]
-        starts += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
-    turn = range(len(starts)) if rng is None else rng.permutation(len(starts))
-    for at in turn:
-        yield Windows(windows.start[starts[at]], windows.stop[starts[at]])
+    order = rng.permutation(len(windows.start))
+    for lo in range(0, len(order), batch_size):
+        some = order[lo : lo + batch_size]
+        some = some[np.argsort(-windows.lengths[some], kind="stable")]
+        yield Windows(windows.start[some], windows.stop[some])
+
+
+ROWS_OF_A_RUN = 32
+"""Rows that are cut to one length: more leave more padding, fewer make products small."""
+
+
+def runs(layout: Layout, blocks: nn.ModuleList) -> list[tuple[slice, int]]:
+    """Rows to take through blocks together, and the tokens that the longest of them has, rounded up.
+
+    Rows come sorted by length, so the runs hold little padding although windows of all lengths share a batch;
+    what comes out is the same. All rows are one run on a card, which is better served by few large products,
+    and where blocks are split among processes, which must call each of them equally often.
+    """
+    n_rows, n_tokens = layout.valid_BT.shape
+    if layout.valid_BT.device.type != "cpu" or any(hasattr(block, "unshard") for block in blocks):
+        return [(slice(0, n_rows), n_tokens)]
+    length_B = layout.valid_BT.sum(1)
+    found = [(slice(0, 0), 0)]
+    for lo in range(0, n_rows, ROWS_OF_A_RUN):
+        rows = slice(lo, min(lo + ROWS_OF_A_RUN, n_rows))
+        n = min(n_tokens, rounded_up(max(1, int(length_B[rows].max())), TOKENS))
+        if n == found[-1][1]:  # never of the first, 0
+            rows = slice(found.pop()[0].start, rows.stop)
+        found.append((rows, n))
+    return found[1:] or [(slice(0, n_rows), n_tokens)]
+
+
+def joined(parts: list[Tensor], n_tokens: int) -> Tensor:
+    """What was found for each of `runs`, one under another, zeros where one is shorter. Shape (B, T, ...)."""
+    if len(parts) == 1 and parts[0].shape[1] == n_tokens:
+        return parts[0]
+    short = [n_tokens - part.shape[1] for part in parts]
+    return torch.cat([F.pad(part, (0, 0, 0, n)) for part, n in zip(parts, short, strict=True)])

@@ -73,9 +73,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.item_BT)
 
-    def rows(self, lo: int, hi: int) -> "Batch":
-        """Windows lo..hi."""
-        return self._each(lambda x: x[lo:hi], self.layout.rows(lo, hi))
+    def rows(self, part: slice) -> "Batch":
+        """Some of the windows."""
+        return self._each(lambda x: x[part], self.layout.rows(part))
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""

@@ -93,16 +93,20 @@ class World:
                 tensor.copy_(whole(split[name]))
 
     def share(self, batch: Any) -> Share:
-        """This process's rows of a batch; a batch has `rows(lo, hi)` and a length where there are several."""
+        """This process's rows of a batch, which has `rows(slice)` and a length where there are several.
+
+        Every `size`-th, so that processes have as much to do where rows are sorted by length.
+        """
         if self.size == 1:
             return Share(batch, 1.0)
         if not hasattr(batch, "rows"):
             raise ConfigError(
-                f"a {type(batch).__name__} cannot be shared by {self.size} processes; give it rows(lo, hi) "
+                f"a {type(batch).__name__} cannot be shared by {self.size} processes; give it rows(slice) "
                 "and a length, or train in one process"
             )
-        lo, hi = (len(batch) * r // self.size for r in (self.rank, self.rank + 1))
-        return Share(batch.rows(lo, hi), 1.0) if lo < hi else Share(batch.rows(0, 1), 0.0)
+        if self.rank >= len(batch):
+            return Share(batch.rows(slice(0, 1)), 0.0)
+        return Share(batch.rows(slice(self.rank, None, self.size)), 1.0)
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from vitrina.nn import losses
-from vitrina.nn.blocks import TransformerBlock
+from vitrina.nn.blocks import TransformerBlock, through
 from vitrina.nn.embeddings import ContentProjection, MultiHash
 from vitrina.nn.layout import Layout
 from vitrina.nn.next_item import Batch, LossConfig, NextItemObjective
@@ -165,11 +165,7 @@ class Towers(nn.Module):
         distinct_U, at_BT = _distinct(item_BT.clamp(max=self.n_items - 1))
         x_BTD = self.dropout(self.read(distinct_U)[at_BT]) * layout.valid_BT[..., None]
         if len(self.blocks):
-            mask = layout.causal_mask()
-            y_BTD = x_BTD
-            for block in self.blocks:
-                y_BTD = block(y_BTD, layout, mask)
-            past_BTD = self.norm(y_BTD)
+            past_BTD = self.norm(through(self.blocks, x_BTD, layout))
         else:
             n_T1 = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device)[:, None]
             past_BTD = x_BTD.cumsum(1) / n_T1
