@@ -29,7 +29,7 @@ def through(blocks: nn.ModuleList, x_BTD: Tensor, layout: Layout, *, causal: boo
         causal: whether a token sees only itself and those before it.
     """
     cut = runs(layout, blocks)
-    parts = x_BTD.split([rows.stop - rows.start for rows, _ in cut])
+    parts = torch.split(x_BTD, [rows.stop - rows.start for rows, _ in cut])
     found = []
     for part_RTD, (rows, n_tokens) in zip(parts, cut, strict=True):
         x_RTD, run = part_RTD[:, :n_tokens], layout.rows(rows).first(n_tokens)

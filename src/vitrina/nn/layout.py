@@ -12,6 +12,7 @@ counted from the newest token, which is always at position 0, so that a longer h
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -222,14 +223,13 @@ def runs(layout: Layout, blocks: nn.ModuleList) -> list[tuple[slice, int]]:
     if layout.valid_BT.device.type != "cpu" or any(hasattr(block, "unshard") for block in blocks):
         return [(slice(0, n_rows), n_tokens)]
     length_B = layout.valid_BT.sum(1)
-    found = [(slice(0, 0), 0)]
-    for lo in range(0, n_rows, ROWS_OF_A_RUN):
-        rows = slice(lo, min(lo + ROWS_OF_A_RUN, n_rows))
-        n = min(n_tokens, rounded_up(max(1, int(length_B[rows].max())), TOKENS))
-        if n == found[-1][1]:  # never of the first, 0
-            rows = slice(found.pop()[0].start, rows.stop)
-        found.append((rows, n))
-    return found[1:] or [(slice(0, n_rows), n_tokens)]
+    longest = [int(length_B[lo : lo + ROWS_OF_A_RUN].max()) for lo in range(0, n_rows, ROWS_OF_A_RUN)]
+    cut, lo = [], 0
+    for n, equal in groupby(min(n_tokens, rounded_up(max(1, n), TOKENS)) for n in longest):
+        hi = min(n_rows, lo + ROWS_OF_A_RUN * len(list(equal)))
+        cut.append((slice(lo, hi), n))
+        lo = hi
+    return cut or [(slice(0, 0), n_tokens)]
 
 
 def joined(parts: list[Tensor], n_tokens: int) -> Tensor:

@@ -16,7 +16,7 @@ item's vector, L blocks with attention, M negatives, p parameters, of which p_d 
     time         FLOPs / throughput + 28 p bytes / bandwidth: AdamW reads and writes weights, gradients and
                  both moments of every parameter at every step, most of the time where tables are large
 
-Equal histories are assumed; longer ones among shorter pad little, for windows of like length share a batch.
+Equal histories are assumed; longer ones among shorter pad little: blocks take rows of like length together.
 The process itself (Python, torch, the log) comes on top. Checked in tests: parameters against trained
 models, numbers kept against autograd's, and memory of training against the peak of a process (within 1.5
 times).
