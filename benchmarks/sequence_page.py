@@ -137,11 +137,10 @@ Tables that hold out each user's last row are for comparison with papers: traini
 users' test rows, and what wins there need not win in time order. The epoch was chosen on each user's row
 before the last, never on the test. Rows of equal time are in the order of the file on MovieLens 1M, and in an
 order drawn by a hash on Beauty, whose times are days. A user has one held-out row there, so Recall@10 is the
-papers' HR@10. "50 epochs on all rows", "53 epochs": the best epoch of the run above it, trained anew with the
-rows that its validation had held out; the HSTU of four layers takes the number of the one of two, and the 80
-epochs of eSASRec were set beforehand. "29 epochs on all rows": the same on Beauty, at temperature 0.05; the
-epoch was the best of 37 on each user's row before the last. BCE with one negative was stopped after ten
-epochs without a better validation, of 200 at most.
+papers' HR@10. "50 epochs on all rows", "53 epochs": as many as were best on those rows before the last in
+runs with other batches ([what changed](negative_results.md));
+the 80 epochs of eSASRec were set beforehand. BCE with one negative was stopped after ten epochs without a
+better validation, of 200 at most.
 
 Tables that hold out the future are the ones to go by. There the simple models have the parameters of the
 [leaderboards](leaderboards.md), and each sequence model the number of epochs that did best on the latest
