@@ -208,7 +208,7 @@ def batches(windows: Windows, batch_size: int, *, rng: np.random.Generator) -> I
         yield Windows(windows.start[some], windows.stop[some])
 
 
-ROWS_OF_A_RUN = 32
+ROWS_OF_A_RUN = {"cpu": 32, "cuda": 256}
 """Rows that are cut to one length: more leave more padding, fewer make products small."""
 
 
@@ -216,17 +216,17 @@ def runs(layout: Layout, blocks: nn.ModuleList) -> list[tuple[slice, int]]:
     """Rows to take through blocks together, and the tokens that the longest of them has, rounded up.
 
     Rows come sorted by length, so the runs hold little padding although windows of all lengths share a batch;
-    what comes out is the same. All rows are one run on a card, which is better served by few large products,
-    and where blocks are split among processes, which must call each of them equally often.
+    what comes out is the same. All rows are one run where blocks are split among processes, which must call
+    each of them equally often.
     """
     n_rows, n_tokens = layout.valid_BT.shape
-    if layout.valid_BT.device.type != "cpu" or any(hasattr(block, "unshard") for block in blocks):
+    if any(hasattr(block, "unshard") for block in blocks):
         return [(slice(0, n_rows), n_tokens)]
-    length_B = layout.valid_BT.sum(1)
-    longest = [int(length_B[lo : lo + ROWS_OF_A_RUN].max()) for lo in range(0, n_rows, ROWS_OF_A_RUN)]
+    length_B, step = layout.valid_BT.sum(1).tolist(), ROWS_OF_A_RUN[layout.valid_BT.device.type]
+    longest = [max(1, *length_B[lo : lo + step]) for lo in range(0, n_rows, step)]
     cut, lo = [], 0
-    for n, equal in groupby(min(n_tokens, rounded_up(max(1, n), TOKENS)) for n in longest):
-        hi = min(n_rows, lo + ROWS_OF_A_RUN * len(list(equal)))
+    for n, equal in groupby(min(n_tokens, rounded_up(n, TOKENS)) for n in longest):
+        hi = min(n_rows, lo + step * len(list(equal)))
         cut.append((slice(lo, hi), n))
         lo = hi
     return cut or [(slice(0, 0), n_tokens)]
