@@ -222,7 +222,7 @@ def runs(layout: Layout, blocks: nn.ModuleList) -> list[tuple[slice, int]]:
     n_rows, n_tokens = layout.valid_BT.shape
     if any(hasattr(block, "unshard") for block in blocks):
         return [(slice(0, n_rows), n_tokens)]
-    length_B, step = layout.valid_BT.sum(1).tolist(), ROWS_OF_A_RUN[layout.valid_BT.device.type]
+    length_B, step = layout.valid_BT.sum(1).tolist(), ROWS_OF_A_RUN.get(layout.valid_BT.device.type, 256)
     longest = [max(1, *length_B[lo : lo + step]) for lo in range(0, n_rows, step)]
     cut, lo = [], 0
     for n, equal in groupby(min(n_tokens, rounded_up(n, TOKENS)) for n in longest):
