@@ -84,6 +84,7 @@ LEAVE_ONE_OUT = [
         | {"validation": "last", "patience": 5, "refit": True},
         row="sasrec_beauty_loo",
         target=(0.086, 0.050),
+        seeds=(0, 1, 2),
     ),
     Case(
         "beauty_loo",
@@ -91,6 +92,7 @@ LEAVE_ONE_OUT = [
         "SASRec",
         {**BEAUTY, "embedding_dim": 64, "n_epochs": 200, "loss": "bce", "n_negatives": 1}
         | {"validation": "last", "patience": 10, "refit": True, "batch_size": 128},
+        seeds=(0, 1, 2),
     ),
     *(Case(data, kind, kind) for data in ("ml1m_loo", "beauty_loo") for kind in SIMPLE),
 ]
