@@ -7,14 +7,16 @@ import polars as pl
 import pytest
 import torch
 
+import vitrina.nn.layout
 from vitrina.candidates.argus import ARGUS, SIZES
 from vitrina.candidates.contexts import N_CONTEXTS, SURFACE, TIME, contexts
 from vitrina.candidates.preferences import preferences
 from vitrina.errors import ConfigError
 from vitrina.log import Histories
 from vitrina.nn import checkpoint, session
-from vitrina.nn.argus import ArgusNet, Pairs, Tokens, Triples, hidden
-from vitrina.nn.layout import Windows, pad
+from vitrina.nn.argus import ArgusNet, ArgusObjective, Pairs, Tokens, Triples, hidden
+from vitrina.nn.layout import Windows, pad, runs
+from vitrina.nn.next_item import LossConfig
 
 SMALL = {"embedding_dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_len": 24, "lr": 0.005}
 MINUTE = 60_000_000
@@ -171,6 +173,28 @@ def test_a_share_of_a_batch_keeps_its_own_pairs():
     half = Triples(read, read, layout, pairs).rows(slice(2, 4))
     assert len(half) == 2
     assert [column.tolist() for column in half.pairs] == [[0, 1, 0], [0, 4, 5], [2, 3, 4], [6, 7, 8]]
+
+
+def test_the_objective_is_the_same_in_runs_as_in_one_batch(monkeypatch):
+    """Loss and gradients: next item, feedback and preferences, of 40 histories of 20 tokens and 30 of 3."""
+    net, read, _ = tokens(n_rows=70, n=20)
+    stop = np.arange(1, 71) * 20
+    lengths = np.repeat([20, 3], [40, 30])
+    layout = pad(Windows(stop - lengths, stop)).layout
+    pairs = Pairs(*(torch.tensor(c) for c in ([0, 69], [3, 2], [1, 2], [5, 6])))
+    config = LossConfig(loss="softmax")
+    options = {"feedback_weight": 1.0, "groups": (), "pair_weight": 0.5}
+    objective = ArgusObjective(net, config, np.ones(9, np.int64), **options).double()
+    assert len(runs(layout, net.blocks)) == 2
+    found = []
+    for rows_of_a_run in (32, 10_000):
+        monkeypatch.setitem(vitrina.nn.layout.ROWS_OF_A_RUN, "cpu", rows_of_a_run)
+        loss, n_events = objective(Triples(read, read, layout, pairs))
+        found.append((loss, n_events, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)))
+    assert found[0][1] == found[1][1] == 40 * 20 + 30 * 3
+    assert all(grad is not None for grad in found[0])
+    for in_runs, at_once in zip(*found, strict=True):
+        torch.testing.assert_close(in_runs, at_once, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("size", "millions"), [("3m", 3.15), ("25m", 25.2), ("100m", 100.7), ("1b", 1006.6)])

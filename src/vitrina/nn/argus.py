@@ -298,11 +298,11 @@ class ArgusObjective(NextItemObjective):
         context_BTC = hidden(batch.after.context_BTC, encoder.n_contexts, self.groups)
         item_BT, kind_BT = batch.after.item_BT, batch.after.kind_BT
         counts_BT = valid_BT & ~self.refused_K[kind_BT]  # type: ignore[index]
-        found = []
-        for rows, n_tokens in runs(batch.layout, encoder.blocks):
-            after = Tokens(item_BT, context_BTC, kind_BT).rows(rows).first(n_tokens)
-            read, layout = batch.read.rows(rows).first(n_tokens), batch.layout.rows(rows).first(n_tokens)
-            found.append(self._heads(read, after, layout))
+        parts = batch.read, batch.after._replace(context_BTC=context_BTC), batch.layout
+        found = [
+            self._heads(*(part.rows(rows).first(n_tokens) for part in parts))  # type: ignore[arg-type]
+            for rows, n_tokens in runs(batch.layout, encoder.blocks)
+        ]
         both_BTE = joined(found, valid_BT.shape[1])
         query_BTD, logit_BTK = both_BTE[..., : encoder.embedding_dim], both_BTE[..., encoder.embedding_dim :]
         item_emb_ID = encoder.item_vectors()
