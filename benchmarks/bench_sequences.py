@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import harness
-from benchmarks.scripts.sequence_run import OUT, key_of, split_of
+from benchmarks.scripts.sequence_run import DELAYS, OUT, key_of, split_of
 from benchmarks.sequence_cases import CASES, TITLES, Case
 from benchmarks.sequence_page import PARTS, PAUSES, SLICES, VIEWS, on, write_page
 
@@ -132,15 +132,15 @@ def paired(table: str, view: str) -> list[dict[str, Any]]:
     ]
 
 
-def slices(table: str, view: str) -> list[dict[str, Any]]:
+def slices(table: str, view: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Each model on parts of the targets: where a simple model wins, and where not."""
     found = []
     for case in CASES:
         if case.table == table and case.group == "models":
-            values = values_of(case, view, SLICES[view])
+            values = values_of(case, view, names)
             if values is not None:
                 entry: dict[str, Any] = {"table": table, "view": view, "model": case.label}
-                found.append(entry | {n: interval(values[:, at]) for at, n in enumerate(SLICES[view])})
+                found.append(entry | {n: interval(values[:, at]) for at, n in enumerate(names)})
     return found
 
 
@@ -285,7 +285,7 @@ def keep() -> None:
     kept = (
         json.loads(KEPT.read_text())
         if KEPT.exists()
-        else {"entries": [], "paired": [], "slices": [], "pauses": [], "corrections": []}
+        else {"entries": [], "paired": [], "slices": [], "pauses": [], "delays": [], "corrections": []}
     )
     for case in CASES:
         for view in VIEWS:
@@ -294,12 +294,16 @@ def keep() -> None:
                 record(case, entry)
     for table in TITLES:
         for view in VIEWS:
-            for what, rows in (("paired", paired(table, view)), ("slices", slices(table, view))):
+            for what, rows in (
+                ("paired", paired(table, view)),
+                ("slices", slices(table, view, SLICES[view])),
+            ):
                 if _renew(kept, what, table, view, rows) and what == "paired" and table.endswith("_time"):
                     entries = on(kept["entries"], table, view)
                     record_table([e for e in entries if e["group"] == "models"], rows)
         if table.endswith("_time"):
             _renew(kept, "pauses", table, "new_only", pauses(table))
+            _renew(kept, "delays", table, "new_only", slices(table, "new_only", tuple(DELAYS)))
         for entry in corrections(table) if table != "retail_time" else []:
             if _take(kept["corrections"], entry, ("table", "negatives")):
                 record_correction(entry)

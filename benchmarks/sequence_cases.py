@@ -188,7 +188,10 @@ CASES = [
     *LEAVE_ONE_OUT,
     *in_time("retail_time", RETAIL, TIME, trend_days=7.0),
     *in_time("ml1m_time", ML1M, TIME, trend_days=7.0),
-    Case("ml1m_time", "SASRec, 20 epochs", "SASRec", {**ML1M, **COSINE, "n_epochs": 20}),
+    *(
+        Case("ml1m_time", f"SASRec, {told}", "SASRec", {**ML1M, **COSINE, "n_epochs": n}, seeds=(0, 1, 2))
+        for n, told in ((1, "1 epoch"), (20, "20 epochs"))
+    ),
     *in_time("beauty_time", BEAUTY_TIME, TIME, trend_days=30.0),
     *(case for table in ("ml1m_loo", "ml1m_time", "beauty_loo", "beauty_time") for case in log_q(table)),
 ]

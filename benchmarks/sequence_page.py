@@ -4,6 +4,7 @@ import datetime
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.scripts.sequence_run import DELAYS
 from benchmarks.sequence_cases import TITLES
 
 PAGE = harness.ROOT / "docs" / "sequence_models.md"
@@ -29,6 +30,7 @@ def write_page(kept: dict[str, Any]) -> None:
                     differences(on(kept["paired"], table, view), [e["model"] for e in rows]),
                     slice_table(on(kept["slices"], table, view)),
                     pause_table(on(kept["pauses"], table, view)),
+                    delay_table(on(kept["delays"], table, view)),
                 ]
     parts.append(correction_section(kept["corrections"]))
     PAGE.write_text("\n".join(part for part in parts if part))
@@ -93,6 +95,20 @@ def pause_table(rows: list[dict[str, Any]]) -> str:
     ]
     for e in sorted(rows, key=lambda e: -sum(e[name][0] * n for name, n in told)):
         lines.append(f"| {e['model']} | " + " | ".join(spread(e[name]) for name, _ in told) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def delay_table(rows: list[dict[str, Any]]) -> str:
+    """Targets by how long after the cut they were taken."""
+    if not rows:
+        return ""
+    lines = [
+        "NDCG@10 of the rows taken within some time of the cut, each part as if it were all:\n",
+        f"| model | {' | '.join(name.partition(': ')[2] for name in DELAYS)} |",
+        "|---|" + "---:|" * len(DELAYS),
+    ]
+    for e in sorted(rows, key=lambda e: -e[next(iter(DELAYS))][0]):
+        lines.append(f"| {e['model']} | " + " | ".join(spread(e[name]) for name in DELAYS) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -11,6 +12,10 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 INDEXES = ROOT / "docs" / "ann.md"
 NEW_ITEMS = ROOT / "docs" / "models" / "two_tower.md"
 ARGUS = ROOT / "docs" / "models" / "argus.md"
+POPULARITY = ROOT / "docs" / "popularity.md"
+LOGS = {"ml100k": ("MovieLens 100K", (1, 2, 3, 5, 8, 10, 15)), "beauty": ("Amazon Beauty", (1, 2, 3, 5, 8))}
+"""Title of a log of the popularity runs, and the epochs that its table shows."""
+CORRECTIONS = ("none", "standard", "corrected", "none, tied")
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
@@ -120,6 +125,52 @@ def argus_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + f"\n\n*{row['machine']}; {row['date']}, commit {row['commit']}*"
 
 
+def popularity_table(rows: list[dict[str, Any]]) -> str:
+    """Count and length after some epochs, and the lists of the same vectors scored both ways."""
+    parts = []
+    mine = [row for row in rows if row["name"] == "popularity"]
+    for log, (title, epochs) in LOGS.items():
+        kinds = {kind: row for kind in CORRECTIONS for row in mine if row["what"] == f"{log}: {kind}"}
+        head, middle, tail = next(iter(kinds.values()))["extra"]["runs"][0]["group_items"]
+        parts.append(
+            f"{title}: Spearman of count and length after an epoch, mean over seeds (± their standard "
+            "deviation at the end)\n\n"
+            f"| correction | {' | '.join(map(str, epochs))} | length at start, end | update_cos, last |\n"
+            f"|---|{'---:|' * (len(epochs) + 2)}"
+        )
+        for kind, row in kinds.items():
+            runs = row["extra"]["runs"]
+            cells = [f"{mean(run['epochs'][n - 1]['count_norm'] for run in runs):.2f}" for n in epochs]
+            cells[-1] += f" ± {row['extra']['sd_seeds']:.2f}"
+            start = mean(run["start_norm"] for run in runs)
+            end = mean(run["epochs"][-1]["norm"] for run in runs)
+            cells += [f"{start:.2f}, {end:.2f}", f"{mean(r['epochs'][-1]['update_cos'] for r in runs):.2f}"]
+            parts.append(f"| {kind} | {' | '.join(cells)} |")
+        parts.append(
+            f"\n{title}: the lists of the same vectors, mean ± standard deviation over seeds; head, middle "
+            f"and tail are {head:,}, {middle:,} and {tail:,} items\n\n"
+            "| correction | scored by | NDCG@10 | recall head | middle | tail | shown / taken | Gini "
+            "| count ~ score | hubness |\n|---|---|" + "---:|" * 8
+        )
+        parts += [_served(kind, row, by) for kind, row in kinds.items() for by in ("cosine", "dot")]
+        where = sorted({f"{row['machine']}; {row['date']}, commit {row['commit']}" for row in kinds.values()})
+        parts.append("\n" + "\n".join(f"*{one}*" for one in where) + "\n")
+    return "\n".join(parts)
+
+
+def _served(kind: str, row: dict[str, Any], by: str) -> str:
+    """A row of figures of the lists, one for each seed."""
+    told = [one for run in row["extra"]["runs"] for one in run["servings"] if one["serving"] == by]
+    share = [one["shown_popularity"] / one["target_popularity"] for one in told]
+    ndcg = [one["ndcg"] for one in told]
+    name = "cosine, as trained" if by == "cosine" else "inner product"
+    cells = [kind, name, f"{mean(ndcg):.4f} ± {stdev(ndcg):.4f}"]
+    cells += [f"{mean(one[f'recall_{part}'] for one in told):.3f}" for part in ("head", "middle", "tail")]
+    cells += [f"{mean(share):.2f} ± {stdev(share):.2f}"]
+    cells += [f"{mean(one[name] for one in told):.2f}" for name in ("gini", "count_score")]
+    return f"| {' | '.join(cells)} | {mean(one['hubness'] for one in told):.1f} |"
+
+
 def _number(value: Any) -> str:
     if isinstance(value, dict):
         return "(" + ", ".join(f"{key} {_number(one)}" for key, one in value.items()) + ")"
@@ -142,7 +193,13 @@ def main() -> int:
     """Write the tables, or with --check say whether they are up to date."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     rows = latest([json.loads(line) for line in lines if line.strip()])
-    made_of = {PAGE: table, INDEXES: index_table, NEW_ITEMS: new_items_table, ARGUS: argus_table}
+    made_of = {
+        PAGE: table,
+        INDEXES: index_table,
+        NEW_ITEMS: new_items_table,
+        ARGUS: argus_table,
+        POPULARITY: popularity_table,
+    }
     for page, made in ((page, make(rows)) for page, make in made_of.items()):
         text = between(page.read_text(), START, END, made)
         if "--check" not in sys.argv:

@@ -25,7 +25,7 @@ import polars as pl
 from benchmarks.harness import LOCAL, WORK
 
 from vitrina import split
-from vitrina.ann import PAD, Jagged
+from vitrina.ann import PAD
 from vitrina.candidates import CANDIDATES, MostPop
 from vitrina.datasets import load
 from vitrina.evaluate import Evaluator, Protocol
@@ -34,9 +34,16 @@ from vitrina.log import Catalogue, EventLog
 from vitrina.metrics import NDCG, Recall
 from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline, Source
+from vitrina.schema import IntArray
 
 OUT = WORK / "sequences"
 METRICS = ("NDCG@10", "Recall@10", "Recall@100", "Coverage@10", "Gini@10")
+DELAYS = {
+    "ndcg@10|taken within: 30 days": 30,
+    "ndcg@10|taken within: 180 days": 180,
+    "ndcg@10|taken within: longer": 10_000,
+}
+"""Days, at most, from the cut to a held-out row; told of logs that are held out for longer than 180."""
 
 
 def five_core_once(frame: pl.DataFrame) -> pl.DataFrame:
@@ -106,7 +113,8 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         )
         lists = OUT / f"{key_of(asked)}.lists.parquet"
         run = evaluator.run(asked["kind"], pipeline, fit_s=fit_s, lists_path=lists)
-        values = run.values.hstack(by_popularity(evaluator, lists))
+        list_UK = lists_of(evaluator, lists)
+        values = run.values.hstack(by_popularity(evaluator, list_UK)).hstack(by_delay(evaluator, list_UK))
         lists.unlink()
         values.write_parquet(OUT / f"{key_of(asked)}.{repeats}.parquet")
         line[repeats] = {"n_users": len(values), **run.lists, "notes": list(run.notes)}
@@ -118,25 +126,48 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def by_popularity(evaluator: Evaluator, lists: Path) -> pl.DataFrame:
-    """Recall and NDCG of each user's targets among head, middle and tail: a third of the rows each."""
+def lists_of(evaluator: Evaluator, lists: Path) -> IntArray:
+    """What each user of the truth was shown, (U, K)."""
     shown = pl.read_parquet(lists)
-    truth, users = evaluator.truth, evaluator.truth.user_ids
-    list_UK = np.full((len(truth), evaluator.protocol.k), PAD, np.int32)
-    list_UK[users.ix(shown["query_id"]), shown["rank"].to_numpy() - 1] = evaluator.train.items.ix(
-        shown["item_id"]
-    )
-    group_T = np.full(len(truth.item_ix), -1)
-    is_known = truth.item_ix < evaluator.train.n_items
-    group_T[is_known] = popularity_groups(evaluator.n_train)[truth.item_ix[is_known]]
-    user_T = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
+    list_UK = np.full((len(evaluator.truth), evaluator.protocol.k), PAD, np.int32)
+    row, rank = evaluator.truth.user_ids.ix(shown["query_id"]), shown["rank"].to_numpy()
+    list_UK[row, rank - 1] = evaluator.train.items.ix(shown["item_id"])
+    return list_UK
+
+
+def by_popularity(evaluator: Evaluator, list_UK: IntArray) -> pl.DataFrame:
+    """Recall and NDCG of each user's targets among head, middle and tail: a third of the rows each."""
+    truth = evaluator.truth
+    group_T = np.full(truth.n_targets, -1)
+    group_T[~truth.is_cold_item] = popularity_groups(evaluator.n_train)[truth.item_ix[~truth.is_cold_item]]
     found = {}
     for at, name in enumerate(("head", "middle", "tail")):
-        mask = group_T == at
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user_T[mask], minlength=len(truth)))])
-        part = Jagged(offsets.astype(np.int64), truth.item_ix[mask])
+        part = truth.only(group_T == at).jagged
         for metric in (NDCG(10), Recall(10), Recall(100)):
             found[f"{metric.name}|{name}"] = metric.per_user(list_UK, part)
+    return pl.DataFrame(found)
+
+
+def by_delay(evaluator: Evaluator, list_UK: IntArray) -> pl.DataFrame:
+    """NDCG of each user's targets by how long after the cut they were first taken."""
+    truth, rows = evaluator.truth, evaluator.split.test.frame
+    taken = rows.group_by("user_id", "item_id").agg(ts=pl.col("ts").min()).collect()
+    ids = pl.concat([truth.items.values, truth.cold_items.values])
+    targets = pl.DataFrame(
+        {
+            "user_id": truth.user_ids.values.gather(np.repeat(np.arange(len(truth)), truth.lengths)),
+            "item_id": ids.gather(truth.item_ix),
+        }
+    )
+    targets = targets.join(taken, on=["user_id", "item_id"], how="left", maintain_order="left")
+    days_T = ((targets["ts"] - taken["ts"].min()).dt.total_seconds() / 86_400).to_numpy()
+    if days_T.max() <= 180:
+        return pl.DataFrame()
+    found, low = {}, -1.0
+    for name, high in DELAYS.items():
+        part = truth.only((days_T > low) & (days_T <= high)).jagged
+        found[name] = NDCG(10).per_user(list_UK, part)
+        low = high
     return pl.DataFrame(found)
 
 
