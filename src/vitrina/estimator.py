@@ -12,7 +12,9 @@ The class itself gives `params`, `clone`, `save`, `load` and a clear error when 
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import MISSING, field, fields
+from functools import wraps
 from typing import Any, Self
 
 from vitrina import artifact
@@ -22,6 +24,22 @@ from vitrina.errors import ArtifactError, ConfigError, NotFittedError
 def fitted() -> Any:
     """A field that `fit` sets: not a constructor argument, not printed."""
     return field(init=False, repr=False, default=MISSING)
+
+
+def unchanged_if_it_fails(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that leaves its model as it was where it raises: what was fitted before still answers."""
+
+    @wraps(method)
+    def kept(self: Any, *args: Any, **named: Any) -> Any:
+        before = self.__dict__.copy()
+        try:
+            return method(self, *args, **named)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return kept
 
 
 class Estimator:

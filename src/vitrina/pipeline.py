@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -180,7 +181,11 @@ class Pipeline:
             return found, {}
         began = time.perf_counter()
         here = next((s for s in reversed(self.sources) if s.budget_ms is None), None)
-        running = {s.name: self._threads().submit(_timed, s, request) for s in self.sources if s is not here}
+        running = {
+            s.name: self._threads().submit(copy_context().run, _timed, s, request)
+            for s in self.sources
+            if s is not here
+        }
         if here is not None:  # this thread would only wait for it
             running[here.name] = _in_this_thread(here, request)
         return self._gather(running, began, stages)

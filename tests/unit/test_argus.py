@@ -11,7 +11,7 @@ import vitrina.nn.layout
 from vitrina.candidates.argus import ARGUS, SIZES
 from vitrina.candidates.contexts import N_CONTEXTS, SURFACE, TIME, contexts
 from vitrina.candidates.preferences import preferences
-from vitrina.errors import ConfigError
+from vitrina.errors import ArtifactError, ConfigError
 from vitrina.log import Histories
 from vitrina.nn import checkpoint, session
 from vitrina.nn.argus import ArgusNet, ArgusObjective, Pairs, Tokens, Triples, hidden
@@ -305,7 +305,7 @@ def test_a_fit_killed_in_either_phase_goes_on_to_the_same_weights(tmp_path, monk
 
         def save(*given, n_saved=n_saved, kill=kill):
             saved(*given)
-            n_saved.append(given[0].name)
+            n_saved.append(given[0].name[:10])
             if len(n_saved) == kill:
                 raise Killed
 
@@ -318,6 +318,32 @@ def test_a_fit_killed_in_either_phase_goes_on_to_the_same_weights(tmp_path, monk
         assert n_saved == ["ARGUS-fit", "ARGUS-fit", "ARGUS-tune", "ARGUS-tune"][:kill]
         assert all(np.array_equal(whole.weights_[name], again.weights_[name]) for name in whole.weights_)
         assert again.tuning_curve_["loss"].to_list() == whole.tuning_curve_["loss"].to_list()
+
+
+def test_a_pre_training_that_goes_on_is_tuned_anew(tmp_path):
+    train, _ = world_of_feedback(seed=3, n_users=24)
+    params = {**SMALL, "batch_size": 8, "n_tuning_epochs": 2, "refusals": ("skip",)}
+    with session.session(folder=tmp_path):
+        short = ARGUS(**params, n_epochs=1).fit(train)
+    with session.session(folder=tmp_path, other_schedule=True):
+        gone_on = ARGUS(**params, n_epochs=3).fit(train)
+    whole = ARGUS(**params, n_epochs=3).fit(train)
+    for name, weight in whole.weights_.items():
+        np.testing.assert_array_equal(gone_on.weights_[name], weight)
+    assert any((short.weights_[name] != weight).any() for name, weight in whole.weights_.items())
+
+
+def test_a_tuning_on_other_impressions_is_not_gone_on_with(tmp_path):
+    def shown(seed: int) -> Histories:
+        rng = np.random.default_rng(seed)
+        rows = [(u, t % 5, 2 * t, "click") for u in range(20) for t in range(6)]
+        return log(rows + [(u, int(rng.integers(5, 9)), 2 * t + 1, "impression") for u, _, t, _ in rows])
+
+    params = {**SMALL, "batch_size": 8, "n_epochs": 1, "n_tuning_epochs": 1, "shown_events": ("impression",)}
+    with session.session(folder=tmp_path):
+        ARGUS(**params).fit(shown(0))
+        with pytest.raises(ArtifactError, match="of another run"):
+            ARGUS(**params).fit(shown(1))
 
 
 def test_preferences_join_what_was_shown_to_what_was_taken_next():

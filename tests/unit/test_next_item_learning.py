@@ -9,9 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import nn_small_run as small  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
 
-from vitrina.candidates import HSTU, BERT4Rec, GRU4Rec, SASRec, TwoTower  # noqa: E402
-from vitrina.errors import ConfigError  # noqa: E402
+from vitrina.candidates import ARGUS, HSTU, BERT4Rec, GRU4Rec, SASRec, TwoTower  # noqa: E402
+from vitrina.errors import ConfigError, InputError  # noqa: E402
 from vitrina.ids import Ids  # noqa: E402
 from vitrina.log import Histories  # noqa: E402
 from vitrina.nn.layout import Layout  # noqa: E402
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 N_ITEMS, DIM = 40, 6
 ITEM_BT = torch.tensor([[0, 3, 0, 7], [5, 1, N_ITEMS, N_ITEMS]])
 TARGET_BT = torch.tensor([[3, 0, 7, 9], [1, 20, N_ITEMS, N_ITEMS]])
-"""Targets that are among the own items and targets (9, 20) that are not; an own item twice; padding."""
+"""Targets that were read before and targets (9, 20) that come last; an own item twice; padding."""
 COUNTS = 1 + 200 // (1 + np.arange(N_ITEMS))
 """Own items are the popular ones, so that much of the proposal is masked."""
 
@@ -59,7 +60,7 @@ def exact_gradient(objective: NextItemObjective) -> torch.Tensor:
     vectors = objective.encoder.item_vectors()
     hidden_BTD = objective.encoder(batch.item_BT, batch.layout)
     for b in range(2):
-        own = set(ITEM_BT[b].tolist())
+        own = {*ITEM_BT[b].tolist(), *TARGET_BT[b].tolist()}
         for t in np.flatnonzero(batch.layout.valid_BT[b].numpy()):
             target = int(TARGET_BT[b, t])
             kept = [i for i in range(N_ITEMS) if i not in own or i == target]
@@ -98,8 +99,7 @@ def test_the_masked_probability_is_summed_over_distinct_own_items_and_the_positi
     target_P = batch.target_BT[batch.targets_BT]
     drawn = objective.draw(target_P)
     valid_PM, log_q_P = objective.masks(drawn, target_P, batch)
-    own = [{0, 3, 7}] * 4 + [{5, 1}] * 2
-    masked = [mine | {int(target)} for mine, target in zip(own, target_P, strict=True)]
+    masked = [{0, 3, 7, 9}] * 4 + [{5, 1, 20}] * 2  # what the window holds, its newest row too
     np.testing.assert_allclose(log_q_P.exp(), [sum(q[i] for i in mine) for mine in masked], rtol=1e-5)
     for p, mine in enumerate(masked):
         assert valid_PM[p].tolist() == [int(item) not in mine for item in drawn.item_ix]
@@ -119,6 +119,85 @@ def test_negatives_that_are_all_the_users_own_leave_no_loss():
     model = SASRec(embedding_dim=8, max_len=9, n_epochs=2, loss="sampled_softmax", mask_own=True)
     assert model.fit(train).curve_["loss"].to_list() == [0.0, 0.0]
     assert np.isfinite(model.item_emb_).all()
+
+
+# --- how often an item is a target --------------------------------------------------------------------------
+
+
+COUNTED = [
+    (SASRec, {}),
+    (SASRec, {"windows": "last"}),
+    (SASRec, {"targets": "new"}),
+    (BERT4Rec, {"windows": "last"}),
+    (TwoTower, {}),
+    (ARGUS, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), COUNTED)
+def test_log_q_of_negatives_in_the_batch_is_how_often_they_are_targets(kind, more):
+    """Not how often they occur: here item 0 opens every history and is a target of nothing else."""
+    rng = np.random.default_rng(0)
+    lists = [[0, *rng.integers(1, 6, n).tolist()] for n in rng.integers(3, 15, 30)]
+    train, _ = Histories.from_lists(Ids(pl.Series(range(6))), lists)
+    model = kind(embedding_dim=8, max_len=5, n_epochs=1, negatives="in_batch", loss="sampled_softmax", **more)
+    model.fit(train)
+    model._aims = model._aims_of(train)
+    if kind is TwoTower:
+        model._person_U = model._people_of(train)
+    counted = np.zeros(6)
+    for epoch in range(400 if kind is BERT4Rec else 1):
+        for batch in model._batches(train, model._windows(train), epoch):
+            one = batch.next_item if kind is ARGUS else batch
+            counted += np.bincount(one.target_BT[one.targets_BT], minlength=6)
+    q_I = model._objective(train).proposal.q_I
+    np.testing.assert_allclose(q_I, counted / counted.sum(), atol=0.01 if kind is BERT4Rec else 1e-6)
+    assert (q_I[0] == 0) == (kind is not BERT4Rec)
+
+
+def test_pairwise_losses_share_no_drawn_negatives_whatever_they_are_drawn_from():
+    for negatives in ("uniform", "unigram"):
+        objective = objective_of(loss="bce", negatives=negatives, n_negatives=3)
+        assert objective.draw(torch.arange(7)).item_ix.shape == (7, 3)
+
+
+# --- fits that fail, models that are loaded -----------------------------------------------------------------
+
+
+def test_a_fit_that_fails_leaves_the_model_that_was_there(tmp_path):
+    world = markov_world(n_users=20, n_items=12, seed=0)
+    items = pl.DataFrame({"item_id": world.train.items.values, "kind": ["a", "b"] * 6})
+    model = TwoTower(embedding_dim=8, max_len=10, n_epochs=1, min_count=1).fit(world.train, items=items)
+    before = model.retrieve(world.train, k=3).item_ix
+    nothing_follows = world.train.last(1)
+    for fit_again in (lambda: model.fit(nothing_follows, items=items), lambda: model.fit(nothing_follows)):
+        with pytest.raises(InputError, match="at least two rows"):
+            fit_again()
+        np.testing.assert_array_equal(model.retrieve(world.train, k=3).item_ix, before)
+        model.save(tmp_path / "m")
+        np.testing.assert_array_equal(
+            TwoTower.load(tmp_path / "m").retrieve(world.train, k=3).item_ix, before
+        )
+
+
+@pytest.mark.parametrize("kind", [SASRec, HSTU, GRU4Rec, BERT4Rec, TwoTower, ARGUS])
+def test_a_loaded_model_draws_nothing_so_that_a_training_beside_it_stays_as_it_is(kind, tmp_path):
+    world = markov_world(n_users=20, n_items=12, seed=0)
+    kind(embedding_dim=8, max_len=10, n_epochs=1).fit(world.train).save(tmp_path / "m")
+    drawn = []
+
+    class Heard(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            before = torch.get_rng_state()
+            found = func(*args, **(kwargs or {}))
+            if not torch.equal(before, torch.get_rng_state()):
+                drawn.append(func)
+            return found
+
+    model = kind.load(tmp_path / "m")
+    with Heard():
+        model.retrieve(world.train, k=3)
+    assert not drawn
 
 
 # --- what proposals carry -----------------------------------------------------------------------------------
@@ -191,7 +270,7 @@ def test_a_part_of_a_batch_without_targets_has_no_loss_and_a_gradient_of_every_p
     )
     train = markov_world(n_users=6, n_items=12, seed=0).train
     if kind is TwoTower:
-        model.clone(n_epochs=1).fit(train)
+        model.fit(train)
     model._aims = model._aims_of(train)
     objective = model._objective(train).train()
     windows = model._windows(train)

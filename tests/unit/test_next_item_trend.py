@@ -22,21 +22,21 @@ def test_a_row_of_the_trend_is_the_decayed_share_of_what_came_before_it():
     rng = np.random.default_rng(0)
     item_ix = rng.integers(0, 7, 300).astype(np.int32)
     ts = rng.integers(0, 40 * US_PER_DAY, 300)
-    trend = Trend.over(item_ix, ts, 9, half_life_days=6.0)
+    trend = Trend.over(item_ix, ts, 9, half_life_days=4.0)
 
     def slow(t: int) -> np.ndarray:
-        weight = np.where(ts < t, 0.5 ** ((t - ts) / (6.0 * US_PER_DAY)), 0.0)
+        weight = np.where(ts < t, 0.5 ** ((t - ts) / (4.0 * US_PER_DAY)), 0.0)
         count_I = np.bincount(item_ix, weight, 9)
         return np.log1p(9 * count_I / count_I.sum())
 
-    assert len(trend.table_RI) == 27  # 40 days / 6 days * 4, rounded up
-    for row in range(1, 27):
+    assert len(trend.table_RI) == 40  # 40 days / 4 days * 4
+    for row in range(1, 40):
         begin = trend.start_us + row * trend.row_us
         assert trend.row_of(np.array([begin, begin + trend.row_us - 1])).tolist() == [row, row]
         np.testing.assert_allclose(trend.table_RI[row], slow(begin), rtol=1e-5, atol=1e-6)
     assert not trend.table_RI[0].any()
     np.testing.assert_allclose(trend.now_I, slow(int(ts.max()) + 1), rtol=1e-5, atol=1e-6)
-    assert trend.row_of(np.array([-5, 10**18])).tolist() == [0, 26]
+    assert trend.row_of(np.array([-5, 10**18])).tolist() == [0, 39]
 
 
 @pytest.mark.parametrize("chunk", [5, None])
@@ -123,8 +123,7 @@ def test_what_is_served_is_what_was_learned(tmp_path):
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(SASRec.load(tmp_path / "m").retrieve(train, k=12).score, score)
     assert model.similar(np.array([0]), k=3).item_ix.shape == (1, 3)
-    np.testing.assert_array_equal(model.raw_item_emb[:, -1], model.item_emb_[:, -1])
-    unit = model.raw_item_emb[:, :-1] / np.linalg.norm(model.raw_item_emb[:, :-1], axis=1, keepdims=True)
+    unit = model.raw_item_emb / np.linalg.norm(model.raw_item_emb, axis=1, keepdims=True)
     np.testing.assert_allclose(unit / 0.3, model.item_emb_[:, :-1], rtol=1e-4, atol=1e-5)
 
 
@@ -204,3 +203,12 @@ def test_with_shuffled_ties_baskets_are_learned_in_either_order():
     assert found[False][:4] == [True] * 4
     assert not all(found[False][4:])
     assert found[True] == [True] * 8
+
+
+def test_in_a_log_shorter_than_the_half_life_the_trend_is_learned_all_the_same():
+    """Of one row, in which nothing was in fashion yet, its weight would stay as it began, and be served."""
+    train = fashion_log(40, 6, seed=1)
+    trend = Trend.over(train.item_ix, train.ts, 12, half_life_days=1e6)
+    assert len(trend.table_RI) == 32
+    assert (trend.row_of(train.ts) == 0).mean() < 0.15  # the log begins with a row or two of everybody
+    assert trend.table_RI[1:].any(axis=1).all()

@@ -187,6 +187,26 @@ def test_a_checkpoint_of_another_schedule_is_gone_on_with_where_that_is_said(wri
     fit(small.new_objective(**NOISY), later, small.new_run(folder=written))  # it is of this schedule now
 
 
+def test_another_schedule_gives_the_optimiser_its_own_options(written) -> None:
+    """Not those that lie in the checkpoint, where only moments are of use."""
+    made = []
+
+    def make(module):
+        made.append(torch.optim.AdamW(module.parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=5.0))
+        return made[0]
+
+    later = small.new_schedule(n_epochs=3, weight_decay=5.0, betas=(0.8, 0.9))
+    fit(
+        small.new_objective(**NOISY),
+        later,
+        small.new_run(folder=written, other_schedule=True),
+        optimizer=make,
+    )
+    (group,) = made[0].param_groups
+    assert (group["weight_decay"], group["betas"]) == (5.0, (0.8, 0.9))
+    assert {int(state["step"]) for state in made[0].state.values()} == {12}  # eight of them before
+
+
 def test_a_checkpoint_of_another_optimiser_is_refused(written) -> None:
     with pytest.raises(ArtifactError, match="its optimiser is AdamW, this run's SGD"):
         fit(

@@ -11,7 +11,9 @@ from vitrina.ann import TopK
 from vitrina.candidates import Ease, ItemKNN, MostPop
 from vitrina.errors import ArtifactError, ConfigError
 from vitrina.feed import merge
+from vitrina.ids import Ids
 from vitrina.log import Catalogue, Histories
+from vitrina.nn import session
 from vitrina.pipeline import Pipeline, Source
 from vitrina.policies import Allow, Block, CapPer, MaxAge, Unseen
 
@@ -266,3 +268,20 @@ def test_a_policy_on_an_unknown_column_is_refused_at_fit(train):
     pipeline = Pipeline(sources=[Source(generator=MostPop())], policies=[CapPer(column="brand", cap=1)])
     with pytest.raises(ValueError, match="'brand'"):
         pipeline.fit(train)
+
+
+def test_the_session_of_a_request_is_that_of_every_source():
+    """Sources side by side answer in threads of their own, where a session would be unknown."""
+    seen = []
+
+    class Asks(MostPop):
+        def retrieve(self, *given, **named):
+            seen.append(session.current().device)
+            return super().retrieve(*given, **named)
+
+    train = Histories.from_lists(Ids(pl.Series(range(5))), [[0, 1, 2], [2, 3]])[0]
+    sources = [Source(generator=Asks(), name=name, budget_ms=60_000) for name in ("one", "two")]
+    pipeline = Pipeline(sources=[*sources, Source(generator=Asks(), name="here")]).fit(train)
+    with session.session(device="cuda:7"):
+        pipeline.recommend(train, k=2, live=True)
+    assert seen == ["cuda:7"] * 3

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from vitrina.ann import Jagged
-from vitrina.candidates import BPR, ImplicitALS, MostPop
+from vitrina.candidates import BPR, ImplicitALS, MostPop, SASRec
 from vitrina.errors import InputError
 from vitrina.evaluate import Evaluation, Protocol, evaluate, write_report
 from vitrina.evaluate.popularity import (
@@ -30,10 +30,12 @@ from vitrina.evaluate.popularity import (
 )
 from vitrina.evaluate.vectors import popularity_of, source_with_vectors
 from vitrina.log import EventLog
+from vitrina.metrics import NDCG, compute
 from vitrina.metrics.correlation import spearman
 from vitrina.pipeline import Pipeline, Source
 from vitrina.policies import Unseen
-from vitrina.split import last_days
+from vitrina.split import Truth, last_days
+from vitrina.testing import markov_world
 
 N_ITEMS, N_USERS, DIM = 40, 60, 6
 
@@ -309,3 +311,25 @@ def test_seen_items_stay_out_where_the_pipeline_hides_them(split):
     assert one.count_norm == other.count_norm
     assert one.servings[0].recall > other.servings[0].recall  # this log repeats itself
     assert norms(model.item_emb_) == pytest.approx(np.linalg.norm(model.item_emb_, axis=1), rel=1e-5)
+
+
+@pytest.mark.parametrize("params", [{"cosine": True, "temperature": 0.1}, {"temperature": 0.2}])
+def test_with_a_trend_the_serving_of_the_model_is_what_it_answers(params):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    world = markov_world(n_users=60, seed=0)
+    last = np.zeros(world.train.n_rows, bool)
+    last[world.train.offsets[1:] - 1] = True
+    train = world.train.only(~last)
+    model = SASRec(embedding_dim=16, max_len=20, n_layers=1, n_epochs=3, lr=0.01, trend_days=1e-4, **params)
+    pipeline = Pipeline(sources=[Source(generator=model)]).fit(train)
+    rows = world.train.only(last).frame().with_columns(pl.col("ts").dt.offset_by("40y"))
+    truth = Truth.of(EventLog.from_frame(rows), train)
+    found = popularity_of(pipeline, train, truth, now=None)
+    lists = model.retrieve(train.of(truth.user_ids.values), k=10)
+    (served,) = (one for one in found.servings if one.is_served)
+    (other,) = (one for one in found.servings if not one.is_served)
+    assert served.serving == ("cosine" if params.get("cosine") else "dot")
+    wanted = compute([NDCG(10)], lists.item_ix, truth.jagged).values["ndcg@10"]
+    assert served.ndcg == pytest.approx(wanted, abs=1e-6)
+    assert other.ndcg != pytest.approx(wanted, abs=1e-3)

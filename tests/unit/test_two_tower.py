@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vitrina.ann import ExactIndex
+from vitrina.candidates import next_item
 from vitrina.candidates.popularity import MostPop
 from vitrina.candidates.table_features import common, encode, learn
 from vitrina.candidates.two_tower import TwoTower
@@ -339,3 +340,78 @@ def test_one_item_and_nobody(shop):
     lists = model.retrieve(Histories.from_lists(model.items_, [[], [7]])[0], k=5)
     assert (lists.item_ix[0] == -1).all()
     assert (lists.item_ix[1] >= 0).all()
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "mixed"])
+def test_an_item_that_nobody_took_is_no_negative(negatives, shop):
+    train, items, _ = shop
+    wide = train.reindex(Ids(pl.Series(np.arange(80))))
+    model = TwoTower(embedding_dim=8, n_epochs=1, n_negatives=500, negatives=negatives, min_count=2)
+    model.fit(wide, items=items)
+    model._aims = model._aims_of(wide)
+    objective = model._objective(wide)
+    drawn = torch.cat([objective.draw(torch.zeros(9, dtype=torch.int64)).item_ix for _ in range(20)])
+    assert sorted(set(drawn.tolist())) == [i for i in range(80) if i % 4 != 3]
+
+
+def test_items_known_from_the_start_are_served_like_items_added_later(shop):
+    """With a whole softmax too: as negatives they would learn that they are new, and come last."""
+    train, items, taste = shop
+    ids, items = np.arange(80), items.select("item_id", "brand")
+    place = []
+    for seed in range(3):
+        params = {
+            "embedding_dim": 16,
+            "n_epochs": 4,
+            "lr": 0.01,
+            "min_count": 2,
+            "loss": "softmax",
+            "seed": seed,
+        }
+        model = TwoTower(**params).fit(train.reindex(Ids(pl.Series(ids))), items=items)
+        ranked = ids[model.retrieve(train, k=80).item_ix]
+        place.append(np.nonzero((ranked % 4 == 3) & (ranked // 4 % 4 == taste[:, None]))[1].mean())
+    assert np.mean(place) < 7.5  # of 20 of the own brand; as negatives 8.3, added later 4.0
+
+
+def test_what_is_new_to_the_part_that_a_validation_trains_on_has_no_vector_of_its_own(monkeypatch):
+    rng = np.random.default_rng(0)
+    lists = [[*rng.integers(0, 30, 6).tolist(), *rng.integers(30, 40, 2).tolist()] for _ in range(60)]
+    train, _ = Histories.from_lists(Ids(pl.Series(range(40))), lists)
+    train = replace(train, ts=np.tile(np.arange(8), 60) * 1_000_000)
+    items = pl.DataFrame({"item_id": np.arange(40), "kind": [f"kind{i % 5}" for i in range(40)]})
+    params = {"validation": "time", "frac_validation": 0.25, "n_epochs": 1, "max_len": 8, "min_count": 1}
+    had, validate = [], TwoTower._validate
+
+    def heard(model, objective, held):
+        had.append(objective.encoder.has_id_I.numpy().copy())
+        return validate(model, objective, held)
+
+    monkeypatch.setattr(TwoTower, "_validate", heard)
+    model = TwoTower(**params).fit(train, items=items)
+    assert had[0][:30].all()
+    assert not had[0][30:].any()
+    assert model.has_id_.all()  # trained anew on everything
+
+
+def test_ties_are_put_in_a_new_order_with_a_users_table_too(towns, monkeypatch):
+    train, users = towns
+    calls, shuffled = [], next_item.ties_shuffled
+    monkeypatch.setattr(next_item, "ties_shuffled", lambda *given: calls.append(1) or shuffled(*given))
+    TwoTower(n_epochs=3, shuffle_ties=True, embedding_dim=8, n_negatives=8).fit(train, users=users)
+    assert len(calls) == 3
+
+
+def test_a_date_is_the_same_number_in_every_unit():
+    dates = pl.datetime_range(
+        pl.datetime(2020, 1, 1), pl.datetime(2020, 3, 1), "1d", time_unit="us", eager=True
+    )
+    table = pl.DataFrame({"item_id": np.arange(len(dates)), "since": dates})
+    learnt = learn(table, {})
+    ids = Ids(table["item_id"])
+    wanted = encode(table, ids, learnt).number
+    assert np.ptp(wanted) > 1
+    for dtype in (pl.Datetime("ms"), pl.Datetime("ns"), pl.Date):
+        np.testing.assert_allclose(
+            encode(table.with_columns(pl.col("since").cast(dtype)), ids, learnt).number, wanted
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from vitrina.ann.blas import one_blas_thread
 from vitrina.ann.blocks import in_threads, spans
 from vitrina.ann.select import LOWEST, STRIPE, drain, fresh, offer, raise_floors, scratch_for
-from vitrina.ann.topk import PAD, Jagged, TopK, empty_lists, no_limit, top_k
+from vitrina.ann.topk import PAD, Jagged, TopK, empty_lists, limits, top_k
 from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
 TILE_QUERIES = 256
@@ -46,16 +46,17 @@ def top_k_products(
         query_BD: (B, D) float32.
         item_ID: (I, D) float32.
         k: length of a list; cut to I.
-        exclude: items that may not enter each query's list.
+        exclude: items that may not enter each query's list; a number that is no item excludes nothing.
         allowed: (I,), False excludes an item from every list.
         bias: (I,), added to the score of each item.
     """
     query_BD = np.ascontiguousarray(query_BD, dtype=np.float32)
+    banned, allowed = limits(len(query_BD), len(item_ID), exclude, allowed)
     if len(query_BD) <= FEW_QUERIES:
         score_BI = query_BD @ item_ID.T
         if bias is not None:
             score_BI += bias
-        return top_k(score_BI, k=k, exclude=exclude, allowed=allowed)
+        return top_k(score_BI, k=k, exclude=banned, allowed=allowed)
     if bias is not None:
         query_BD = np.hstack([query_BD, np.ones((len(query_BD), 1), np.float32)])
         item_ID = np.hstack([item_ID, np.asarray(bias, np.float32)[:, None]])
@@ -66,7 +67,7 @@ def top_k_products(
     if lists.item_ix.size and len(number):
         shuffled_ID = np.ascontiguousarray(item_ID[number], dtype=np.float32)
         with one_blas_thread():
-            _fill(query_BD, shuffled_ID, number, exclude or no_limit(len(query_BD)), lists)
+            _fill(query_BD, shuffled_ID, number, banned, lists)
     return lists
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vitrina.ann.blocks import spans
-from vitrina.ann.topk import Jagged
+from vitrina.ann.topk import Jagged, within
 from vitrina.errors import InputError
 from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
@@ -54,8 +54,8 @@ class Rows:
 
     def places(self, items: Jagged) -> Jagged:
         """Sets of items as sets of places; those that are not there are left out."""
-        if self.is_range and (not len(items.item_ix) or items.item_ix.max() < len(self)):
-            return items
+        if self.is_range:
+            return within(items, len(self))
         at = self.place(items.item_ix)
         there = np.concatenate([[0], np.cumsum(at >= 0)])
         return Jagged(there[items.offsets], at[at >= 0].astype(np.int32))

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from vitrina.ann.blocks import in_threads
 from vitrina.ann.select import best_keys, drain, fresh, scratch_for
-from vitrina.ann.topk import Jagged, TopK, empty_lists, no_limit
+from vitrina.ann.topk import Jagged, TopK, empty_lists, limits
 from vitrina.errors import UnknownItem
 from vitrina.schema import BoolArray, IntArray
 
@@ -38,21 +38,21 @@ def top_k_sparse(
         query: (B, J), sparse rows.
         weights: (J, I), sparse rows.
         k: length of a list; cut to I.
-        exclude: items that may not enter each row's list.
+        exclude: items that may not enter each row's list; a number that is no item excludes nothing.
         allowed: (I,), False excludes an item from every row.
     """
     n_queries, n_items = query.shape[0], weights.shape[1]
     lists = empty_lists(n_queries, min(k, n_items))
+    banned, allowed = limits(n_queries, n_items, exclude, allowed)
     if not n_queries or not lists.item_ix.shape[1]:
         return lists
-    banned = no_limit(n_queries) if exclude is None else exclude
-    limits = (banned.offsets, banned.item_ix, np.zeros(0, bool) if allowed is None else allowed)
+    limited = (banned.offsets, banned.item_ix, np.zeros(0, bool) if allowed is None else allowed)
     q, w, out = parts(query), parts(weights), (lists.item_ix, lists.score.view(np.uint32))
 
     def work(lo: int, hi: int) -> None:
         scratch = (np.zeros(n_items, np.float32), np.zeros(n_items, np.int32))
         lists_of = (fresh(1, out[0].shape[1]), scratch_for(n_items))
-        _rows_of_product(lo, hi, q, w, limits, scratch, lists_of, out)
+        _rows_of_product(lo, hi, q, w, limited, scratch, lists_of, out)
 
     in_threads(work, n_queries, max(64, n_queries // 32))
     return lists

@@ -12,6 +12,7 @@ import numpy as np
 
 from vitrina.ann.blocks import in_threads
 from vitrina.ann.select import drain, fresh, offer, raise_floors, scratch_for
+from vitrina.errors import InputError
 from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
 PAD = -1
@@ -75,6 +76,37 @@ def no_limit(n_queries: int) -> Jagged:
     return Jagged(np.zeros(n_queries + 1, np.int64), np.zeros(0, np.int32))
 
 
+def within(items: Jagged, n_items: int) -> Jagged:
+    """The sets without what is no item: numbers outside [0, I), as unknown ids have them (-1)."""
+    item_ix = items.item_ix
+    if not len(item_ix) or (int(item_ix.min()) >= 0 and int(item_ix.max()) < n_items):
+        return items
+    known = (item_ix >= 0) & (item_ix < n_items)
+    return Jagged(np.concatenate([[0], np.cumsum(known)])[items.offsets].astype(np.int64), item_ix[known])
+
+
+def limits(
+    n_queries: int, n_items: int, exclude: Jagged | None, allowed: BoolArray | None
+) -> tuple[Jagged, BoolArray | None]:
+    """What kernels, which check nothing, may be given as limits of B lists over I items.
+
+    Raises:
+        InputError: there are not B sets, or not one `allowed` an item.
+    """
+    if allowed is not None and np.shape(allowed) != (n_items,):
+        raise InputError(
+            f"allowed has shape {np.shape(allowed)} over {n_items} items; give one True or False for each"
+        )
+    if exclude is None:
+        return no_limit(n_queries), allowed
+    if len(exclude.offsets) != n_queries + 1 or int(exclude.offsets[-1]) > len(exclude.item_ix):
+        raise InputError(
+            f"exclude has {len(exclude.offsets)} bounds over {len(exclude.item_ix)} items for {n_queries} "
+            f"queries; give {n_queries + 1}, from 0 to the number of items"
+        )
+    return within(exclude, n_items), allowed
+
+
 def top_k(
     score_BI: FloatArray,
     *,
@@ -87,14 +119,14 @@ def top_k(
     Args:
         score_BI: (B, I) float32, C order.
         k: length of a list; cut to I.
-        exclude: items that may not enter each row's list.
+        exclude: items that may not enter each row's list; a number that is no item excludes nothing.
         allowed: (I,), False excludes an item from every row.
     """
     score_BI = np.ascontiguousarray(score_BI, dtype=np.float32)
     n_items = score_BI.shape[1]
     lists = empty_lists(len(score_BI), min(k, n_items))
+    banned, allowed = limits(len(score_BI), n_items, exclude, allowed)
     if lists.item_ix.size:
-        banned = no_limit(len(score_BI)) if exclude is None else exclude
         mask = np.zeros(0, bool) if allowed is None else allowed
 
         def work(lo: int, hi: int) -> None:

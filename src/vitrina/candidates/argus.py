@@ -46,6 +46,7 @@ SASRec (one kind of event), HSTU (time between events).
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -60,12 +61,12 @@ from vitrina.candidates.held_out import HeldOut
 from vitrina.candidates.next_item import NextItemModel
 from vitrina.candidates.preferences import Preferences, preferences
 from vitrina.errors import ConfigError
-from vitrina.estimator import fitted
+from vitrina.estimator import fitted, unchanged_if_it_fails
 from vitrina.log import Histories
 from vitrina.nn import device, session
 from vitrina.nn.argus import ArgusNet, ArgusObjective, Pairs, Tokens, Triples
-from vitrina.nn.layout import Rows, Windows, batches, cut_windows, pad
-from vitrina.nn.next_item import NextItemObjective
+from vitrina.nn.layout import Rows, Windows, batches, pad
+from vitrina.nn.next_item import NextItemObjective, target_counts
 from vitrina.nn.training import Run, fit, kept_rng
 from vitrina.schema import BoolArray, ByteArray, FloatArray, IntArray
 
@@ -193,6 +194,7 @@ class ARGUS(NextItemModel):
             dropout=self.dropout,
         )
 
+    @unchanged_if_it_fails
     def fit(self, train: Histories) -> Self:
         """Pre-train on the events that are no impressions, then fine-tune; returns self.
 
@@ -287,13 +289,18 @@ class ARGUS(NextItemModel):
             yield self._triples(some, train, context_NC)
 
     def _objective(self, train: Histories, *, tuned: bool = False, **more: Any) -> ArgusObjective:
-        p = self.p_no_context
+        p, is_refusal_N = self.p_no_context, np.isin(train.event, self._codes(train, self.refusals))
         asked = (self.request_time, self.asked_from != "anywhere")
         p_time, p_surface = (p if told or not tuned else 1.0 for told in asked)
         return ArgusObjective(
             more.pop("encoder", None) or self.network(train.n_items),
             self._loss_config(),
-            train.item_counts(),
+            target_counts(
+                self._windows(train),
+                train.item_ix,
+                train.n_items,
+                counted_N=~is_refusal_N if tuned else None,
+            ),
             feedback_weight=self.feedback_weight if len(self.event_names_) > 1 else 0.0,
             groups=((TIME, p_time), (SURFACE, p_surface)),
             **more,
@@ -311,8 +318,9 @@ class ARGUS(NextItemModel):
     def _tune(self, objective: NextItemObjective, train: Histories) -> None:
         """Two towers out of the pre-trained network, in place."""
         known = preferences(train, self._shown, self._codes(train, self.refusals))
-        windows = cut_windows(train.offsets, self.max_len, every=self.windows == "all")
+        windows = self._windows(train)
         context_NC, around = self._contexts(train), session.current()
+        begun = _hash_of(tensor.numpy(force=True) for tensor in objective.state_dict().values())[:8]
 
         def tuned(epoch: int) -> Any:
             rng = np.random.default_rng([self.seed, 1, epoch])
@@ -334,8 +342,10 @@ class ARGUS(NextItemModel):
             run = Run(
                 batches=tuned,
                 n_batches=-(-len(windows.start) // self.batch_size),
-                fingerprint=self._fingerprint(train),
-                folder=None if around.folder is None else around.folder / f"{type(self).__name__}-tune",
+                fingerprint=_hash_of(known, after=self._fingerprint(train)),
+                folder=None
+                if around.folder is None
+                else around.folder / f"{type(self).__name__}-tune-{begun}",
                 tracker=around.tracker,
                 name="tune",
                 other_schedule=around.other_schedule,
@@ -366,18 +376,21 @@ class ARGUS(NextItemModel):
         return torch.from_numpy(context_BC)
 
     def _fingerprint(self, train: Histories) -> str:
-        shown = self._shown.n_rows
-        digest = hashlib.sha256(f"{super()._fingerprint(train)} {self.event_names_} {shown}".encode())
-        for array in (train.event, train.organic):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+        told = [array for array in (train.event, train.organic) if array is not None]
+        return _hash_of(told, after=f"{super()._fingerprint(train)} {self.event_names_}")
 
     @torch.inference_mode()
     def _encode(self, queries: Histories, users: IntArray) -> FloatArray:
         encoder, *states = self._states(queries, users)
         user_BD = encoder.query(*states)
         return (F.normalize(user_BD, dim=-1) if self.cosine else user_BD).cpu().numpy()
+
+
+def _hash_of(arrays: Iterable[np.ndarray], *, after: str = "") -> str:
+    digest = hashlib.sha256(after.encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def _pairs(known: Preferences, windows: Windows) -> Pairs:

@@ -37,7 +37,7 @@ from vitrina.log import Histories
 from vitrina.nn.blocks import TransformerBlock
 from vitrina.nn.layout import Layout, Windows, cut_windows, pad
 from vitrina.nn.next_item import Batch, Encoder
-from vitrina.schema import BoolArray, IntArray
+from vitrina.schema import BoolArray, DoubleArray, IntArray
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,6 +109,16 @@ class BERT4Rec(NextItemModel):
     def _windows(self, train: Histories) -> Windows:
         """Of at most `max_len` rows: what is hidden lies inside."""
         return cut_windows(train.offsets, self.max_len - 1, every=self.windows == "all")
+
+    def _target_counts(self, train: Histories) -> DoubleArray:
+        """How often each item is expected to be hidden in an epoch (see `cloze`). Shape (I,)."""
+        windows = self._windows(train)
+        length_N = np.repeat(windows.lengths, windows.lengths)
+        row_N = np.concatenate([np.arange(lo, hi) for lo, hi in zip(*windows, strict=True)])
+        alone_N = (1 - self.p_mask) ** length_N / length_N  # the one that is hidden where chance hides none
+        odds_N = (1 - self.frac_last) * (self.p_mask + alone_N)
+        odds_N[np.cumsum(windows.lengths) - 1] += self.frac_last
+        return np.asarray(np.bincount(train.item_ix[row_N], odds_N, train.n_items), np.float64)
 
     def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
         rows = pad(windows, self.max_len)

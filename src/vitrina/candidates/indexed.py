@@ -25,6 +25,7 @@ import polars as pl
 from vitrina import artifact
 from vitrina.ann import PAD, Index, Jagged, TopK, load_index
 from vitrina.ann.recall import N_QUERIES
+from vitrina.ann.topk import within
 from vitrina.candidates.factors import emptied
 from vitrina.errors import ArtifactError, ConfigError
 from vitrina.ids import UNKNOWN, Ids
@@ -107,11 +108,15 @@ class IndexedItems:
         exclude: Jagged | None = None,
         allowed: BoolArray | None = None,
     ) -> TopK:
-        """What `model.retrieve` answers, out of the index: arguments, shapes and numbering are the same."""
+        """What `model.retrieve` answers, out of the index: arguments, shapes and numbering are the same.
+
+        Of items with one and the same score those come first that the index got first.
+        """
         queries = queries.reindex(model.items_)
         emb_BD = model.embed(queries)
         number_I, item_N = self._numbering
         if exclude is not None:
+            exclude = within(exclude, len(number_I))
             exclude = Jagged(exclude.offsets, number_I[exclude.item_ix])
         if allowed is not None:
             allowed = allowed[item_N]

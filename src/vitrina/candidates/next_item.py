@@ -23,18 +23,26 @@ from vitrina.candidates.held_out import HeldOut, first_takes, hold_out, ties_shu
 from vitrina.candidates.learning import SCHEDULE, Learning
 from vitrina.candidates.norms import NormWatch
 from vitrina.errors import InputError
-from vitrina.estimator import fitted
+from vitrina.estimator import fitted, unchanged_if_it_fails
 from vitrina.ids import Ids
 from vitrina.log import Histories
 from vitrina.metrics import NDCG
 from vitrina.nn import device, session
 from vitrina.nn.layout import Layout, Windows, batches, cut_windows, pad
-from vitrina.nn.next_item import Aims, Batch, Encoder, Fade, NextItemObjective, batch_of
+from vitrina.nn.next_item import (
+    Aims,
+    Batch,
+    Encoder,
+    Fade,
+    NextItemObjective,
+    batch_of,
+    target_counts,
+)
 from vitrina.nn.rowwise import AdamWWithTables
 from vitrina.nn.speed import Speed
-from vitrina.nn.training import Run, fit, kept_rng
+from vitrina.nn.training import NothingDrawn, Run, fit, kept_rng
 from vitrina.nn.trend import Trend
-from vitrina.schema import US_PER_SECOND, BoolArray, FloatArray, IntArray
+from vitrina.schema import US_PER_SECOND, BoolArray, DoubleArray, FloatArray, IntArray, LongArray
 
 logger = logging.getLogger("vitrina.candidates")
 
@@ -59,6 +67,7 @@ class NextItemModel(Learning):
         """An untrained encoder. Every model defines its own."""
         raise NotImplementedError
 
+    @unchanged_if_it_fails
     def fit(self, train: Histories) -> Self:
         """Train `n_epochs` at most, or until validation no longer rises; returns self.
 
@@ -131,10 +140,9 @@ class NextItemModel(Learning):
 
     @property
     def raw_item_emb(self) -> FloatArray:
-        """Vectors of the items to predict before any normalisation; shape and last column of `item_emb_`."""
+        """Vectors of the items to predict before any normalisation, without the trend. Shape (I, D)."""
         with torch.inference_mode():
-            raw_ID = self._encoder.item_vectors().float().cpu().numpy()
-        return np.hstack([raw_ID, self.item_emb_[:, -1:]]) if self.trend_days else raw_ID
+            return self._encoder.item_vectors().float().cpu().numpy()
 
     @property
     def start_norm(self) -> float:
@@ -162,7 +170,7 @@ class NextItemModel(Learning):
     @cached_property
     def _encoder(self) -> Encoder:
         """The encoder with the fitted weights."""
-        with kept_rng():
+        with NothingDrawn():
             encoder = self._network(len(self.items_))
         encoder.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights_.items()})
         return encoder.eval()
@@ -240,8 +248,15 @@ class NextItemModel(Learning):
 
     def _objective(self, train: Histories) -> NextItemObjective:
         """A new network and its loss."""
+        counts_I = self._target_counts(train)
         return NextItemObjective(
-            self._network(train.n_items), self._loss_config(), train.item_counts(), self._aims.trend
+            self._network(train.n_items), self._loss_config(), counts_I, self._aims.trend
+        )
+
+    def _target_counts(self, train: Histories) -> LongArray | DoubleArray:
+        """How often each item is a target in an epoch. Shape (I,)."""
+        return target_counts(
+            self._windows(train), train.item_ix, train.n_items, counted_N=self._aims.counted_N
         )
 
     def _network(self, n_items: int) -> Encoder:

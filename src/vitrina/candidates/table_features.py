@@ -213,7 +213,13 @@ def _kind(series: pl.Series) -> str:
 
 
 def _numbers(series: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
-    plain = series.to_physical() if series.dtype.is_temporal() else series
+    plain = series
+    if isinstance(series.dtype, pl.Date | pl.Datetime):
+        plain = series.cast(pl.Datetime("us")).to_physical()
+    elif isinstance(series.dtype, pl.Duration):
+        plain = series.cast(pl.Duration("us")).to_physical()
+    elif series.dtype.is_temporal():
+        plain = series.to_physical()
     return plain.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 

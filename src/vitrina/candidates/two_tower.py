@@ -38,14 +38,15 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from vitrina.candidates.held_out import HeldOut
 from vitrina.candidates.next_item import NextItemModel
 from vitrina.candidates.table_features import TableFeatures, common, encode, learn
 from vitrina.errors import ConfigError, InputError
-from vitrina.estimator import check_positive, fitted
+from vitrina.estimator import check_positive, fitted, unchanged_if_it_fails
 from vitrina.ids import UNKNOWN, Ids
 from vitrina.log import Histories
-from vitrina.nn.layout import Layout, Windows, batches
-from vitrina.nn.next_item import NextItemObjective
+from vitrina.nn.layout import Layout, Windows
+from vitrina.nn.next_item import Batch, NextItemObjective
 from vitrina.nn.towers import Towers, TowersObjective
 from vitrina.schema import ITEM_ID, USER_ID, BoolArray, IntArray, LongArray
 
@@ -138,6 +139,7 @@ class TwoTower(NextItemModel):
             p_nobody=self.p_nobody,
         )
 
+    @unchanged_if_it_fails
     def fit(
         self, train: Histories, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
     ) -> Self:
@@ -154,18 +156,17 @@ class TwoTower(NextItemModel):
             ConfigError: `columns` or `user_columns` does not fit its table.
         """
         known = _rows_of(items, ITEM_ID, train.items)
-        self.has_id_ = train.item_counts() > 0
         self.learnt_ = learn(known, self.columns)
-        described = encode(known, train.items, self.learnt_)
-        self.words_ = common(described.take(np.flatnonzero(self.has_id_)), self.min_count)
-        self.features_ = asdict(described.only(self.words_))
+        self._described = encode(known, train.items, self.learnt_)
         trained = _rows_of(users, USER_ID, Ids(train.query_ids.drop_nulls()))
         self.people_learnt_ = learn(trained, self.user_columns, key=USER_ID)
         self.people_ = Ids(pl.Series([], dtype=pl.Int64) if users is None else users[USER_ID])
         people = encode(users, self.people_, self.people_learnt_, and_nobody=True)
         at = self.people_.ix(train.query_ids)
         self.people_features_ = asdict(people.only(common(people.take(at[at != UNKNOWN]), self.min_count)))
-        return super().fit(train)
+        super().fit(train)
+        del self._described, self._person_U
+        return self
 
     def extend(self, items: pl.DataFrame) -> Self:
         """Add items that the model does not know, from their metadata; returns self.
@@ -198,20 +199,25 @@ class TwoTower(NextItemModel):
         self.item_emb_ = (F.normalize(vectors_ID, dim=-1) if self.cosine else vectors_ID).numpy().copy()
         return self
 
-    def _objective(self, train: Histories) -> NextItemObjective:
-        return TowersObjective(self.network(train.n_items), self._loss_config(), train.item_counts())
+    def _train(
+        self, train: Histories, n_epochs: int, held: HeldOut | None
+    ) -> tuple[NextItemObjective, list[dict[str, float]]]:
+        """Train on these histories; an item without a row in them is new, also to a validation."""
+        self.has_id_ = train.item_counts() > 0
+        self.words_ = common(self._described.take(np.flatnonzero(self.has_id_)), self.min_count)
+        self.features_ = asdict(self._described.only(self.words_))
+        self._person_U = self._people_of(train)
+        return super()._train(train, n_epochs, held)
 
-    def _batches(self, train: Histories, windows: Windows, epoch: int) -> Any:
+    def _objective(self, train: Histories) -> NextItemObjective:
+        return TowersObjective(self.network(train.n_items), self._loss_config(), self._target_counts(train))
+
+    def _batch(self, windows: Windows, train: Histories, rng: np.random.Generator) -> Batch:
+        batch = super()._batch(windows, train, rng)
         if not self.people_learnt_["columns"]:
-            yield from super()._batches(train, windows, epoch)
-            return
-        person_U = self._people_of(train)
-        rng = np.random.default_rng([self.seed, epoch])
-        for some in batches(windows, self.batch_size, rng=rng):
-            batch = self._batch(some, train, rng)
-            person_B = person_U[np.searchsorted(train.offsets, some.start, side="right") - 1]
-            layout = replace(batch.layout, person_B=torch.from_numpy(person_B))
-            yield replace(batch, layout=layout)
+            return batch
+        person_B = self._person_U[np.searchsorted(train.offsets, windows.start, side="right") - 1]
+        return replace(batch, layout=replace(batch.layout, person_B=torch.from_numpy(person_B)))
 
     def _asked(self, queries: Histories, users: IntArray) -> tuple[torch.Tensor, Layout]:
         item_BT, layout = super()._asked(queries, users)

@@ -14,7 +14,7 @@ mean, and what they are on real logs: docs/popularity.md. Functions of arrays; n
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -247,6 +247,15 @@ def spaced(n: int, most: int) -> LongArray:
     return np.arange(n) if n <= most else np.arange(most) * n // most
 
 
+class Fashion(NamedTuple):
+    """The trend of a next-item model (`vitrina.nn.trend`): scores are scale <q_u, v_i> + weight_u f_i."""
+
+    scale: float
+    """1 over the temperature."""
+    weight_U: FloatArray
+    f_I: FloatArray
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Asked:
     """What lists are made for, and what they are measured against."""
@@ -258,6 +267,8 @@ class Asked:
     counts_I: LongArray
     exclude: Jagged | None = None
     allowed: BoolArray | None = None
+    fashion: Fashion | None = None
+    """What is added to the products, in either serving."""
 
     def __post_init__(self) -> None:
         if len(self.truth.offsets) != len(self.query_UD) + 1 or not len(self.query_UD):
@@ -285,6 +296,11 @@ def measure_serving(kind: str, item_ID: FloatArray, asked: Asked, *, is_served: 
     query_UD, counts = asked.query_UD, asked.counts_I
     if kind == "cosine":
         query_UD, item_ID = unit(query_UD), unit(item_ID)
+    hubs = skewness(k_occurrences(item_ID))
+    if asked.fashion is not None:
+        scale, weight_U, f_I = asked.fashion
+        query_UD = np.hstack([np.float32(scale) * query_UD, weight_U[:, None]])
+        item_ID = np.hstack([item_ID, f_I[:, None]])
     found = top_k_products(query_UD, item_ID, k=k, exclude=asked.exclude, allowed=asked.allowed)
     has_list = (query_UD != 0).any(axis=1)[:, None]
     lists = np.where(has_list, found.item_ix, PAD)
@@ -304,7 +320,7 @@ def measure_serving(kind: str, item_ID: FloatArray, asked: Asked, *, is_served: 
         shown_popularity=_mean(np.where(shown > 0, shown, np.nan)),
         target_popularity=_mean(np.where(shown > 0, taken, np.nan)),
         count_score=spearman(counts, mean_scores(query_UD, item_ID)),
-        hubness=skewness(k_occurrences(item_ID)),
+        hubness=hubs,
     )
 
 

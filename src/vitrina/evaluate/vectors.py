@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from vitrina.evaluate.popularity import MAX_QUERIES, Asked, PopularityDiagnostics, diagnose, norms, spaced
+from vitrina.evaluate.popularity import (
+    MAX_QUERIES,
+    Asked,
+    Fashion,
+    PopularityDiagnostics,
+    diagnose,
+    norms,
+    spaced,
+)
 from vitrina.log import Histories
 from vitrina.pipeline import Pipeline, Source
 from vitrina.policies import Unseen
-from vitrina.schema import LongArray
+from vitrina.schema import FloatArray, LongArray
 from vitrina.split import Truth
 
 QUERIES_AT_ONCE = 4096
@@ -60,26 +68,31 @@ def popularity_of(
     unseen = next((p for p in pipeline.policies if isinstance(p, Unseen)), None)
     counts_I = train.item_counts()
     own = getattr(generator, "raw_item_emb", None)
-    raw_ID = generator.item_emb_ if own is None else own
+    raw_ID, query_UD, fashion = generator.item_emb_ if own is None else own, np.concatenate(blocks), None
+    if getattr(generator, "trend_days", 0):
+        query_UD, fashion = query_UD[:, :-1], _fashion(generator, raw_ID, query_UD[:, -1])
     return diagnose(
         raw_ID,
         Asked(
-            query_UD=np.concatenate(blocks),
+            query_UD=query_UD,
             truth=part.jagged,
             counts_I=counts_I,
             exclude=None if unseen is None else unseen.excluded(queries, now),
             allowed=pipeline.allowed(now),
+            fashion=fashion,
         ),
         source=source.name,
-        served="cosine" if own is not None and _is_normalised(generator) else "dot",
+        served="cosine" if getattr(generator, "cosine", False) else "dot",
         start_norm=_start_norm(generator) if (counts_I == 0).any() else math.nan,
         epochs=_epochs(generator),
     )
 
 
-def _is_normalised(generator: Any) -> bool:
-    norm_I = norms(generator.item_emb_)
-    return bool(np.allclose(norm_I[norm_I > 0], 1.0, atol=1e-3))
+def _fashion(generator: Any, raw_ID: FloatArray, weight_U: FloatArray) -> Fashion:
+    """The trend of a model, and the scale of its products beside it, as it scores with them."""
+    scored_ID, longest = generator.item_emb_[:, :-1], int(np.argmax(norms(raw_ID)))
+    length = 1.0 if generator.cosine else norms(raw_ID)[longest]
+    return Fashion(float(norms(scored_ID)[longest] / length), weight_U, generator.item_emb_[:, -1])
 
 
 def _start_norm(generator: Any) -> float:

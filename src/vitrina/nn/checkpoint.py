@@ -104,7 +104,6 @@ def save(
         "optimizer": type(optimizer).__name__,
         "scalars": scalars,
         "shapes": {name: list(tensor.shape) for name, tensor in arrays.items()},
-        "groups": [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]],
     }
     tensors = {name: _array(tensor) for name, tensor in arrays.items()}
     saved = artifact.Saved(kind=KIND, params={}, state={"about": about, "tensors": tensors})
@@ -279,6 +278,7 @@ def _check_shapes(latest: Path, model: nn.Module, arrays: dict[str, Any]) -> Non
 def _optimizer_state(
     optimizer: torch.optim.Optimizer, about: dict[str, Any], arrays: dict[str, Any]
 ) -> dict[str, Any]:
+    """Moments from the checkpoint, options as the schedule of this run gave them."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, array in arrays.items():
@@ -286,9 +286,7 @@ def _optimizer_state(
         state.setdefault(int(index), {})[slot] = split_like(torch.from_numpy(array), params[int(index)])
     for index, slots in about["scalars"].items():
         state.setdefault(int(index), {}).update(slots)
-    members = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    groups = [group | {"params": params} for group, params in zip(about["groups"], members, strict=True)]
-    return {"state": state, "param_groups": groups}
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _restore_rng(tensors: dict[str, Any], here: World) -> None:

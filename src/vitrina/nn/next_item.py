@@ -33,7 +33,15 @@ from vitrina.nn.proposals import (
 )
 from vitrina.nn.streaming import StreamingFrequency
 from vitrina.nn.trend import Trend
-from vitrina.schema import US_PER_DAY, US_PER_SECOND, BoolArray, FloatArray, IntArray, LongArray
+from vitrina.schema import (
+    US_PER_DAY,
+    US_PER_SECOND,
+    BoolArray,
+    DoubleArray,
+    FloatArray,
+    IntArray,
+    LongArray,
+)
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 PROPOSALS = ("uniform", "unigram", "in_batch", "mixed", "memory", "streaming")
@@ -51,7 +59,11 @@ __all__ = [
     "batch_of",
     "followed",
     "proposal_of",
+    "target_counts",
 ]
+
+ROWS_AT_ONCE = 1 << 20
+"""Rows that are read together where all of a log are."""
 
 
 @dataclass(frozen=True)
@@ -204,15 +216,46 @@ class LossConfig:
             raise ConfigError(f"temperature must be > 0, got {self.temperature}")
 
 
-def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
-    """The distribution that negatives are drawn from."""
+def target_counts(
+    windows: Windows, item_ix: IntArray, n_items: int, counted_N: BoolArray | None = None
+) -> LongArray:
+    """How often each item is a target in an epoch: negatives in the batch are drawn with these odds. (I,).
+
+    Not how often it occurs: the first row of a history, rows before its latest window, and rows that are not
+    `counted_N`, are targets of nothing. Cost: O(N), N bytes.
+    """
+    edge_N = np.zeros(len(item_ix) + 1, np.int8)
+    edge_N[windows.start + 1] += 1
+    edge_N[windows.stop] -= 1
+    is_target_N = np.cumsum(edge_N[:-1], dtype=np.int8).astype(bool)
+    if counted_N is not None:
+        is_target_N &= counted_N
+    counts_I = np.zeros(n_items, np.int64)
+    for lo in range(0, len(item_ix), ROWS_AT_ONCE):
+        some = slice(lo, lo + ROWS_AT_ONCE)
+        counts_I += np.bincount(item_ix[some][is_target_N[some]], minlength=n_items)
+    return counts_I
+
+
+def proposal_of(
+    config: LossConfig, counts_I: LongArray | DoubleArray, among_I: BoolArray | None = None
+) -> Proposal:
+    """The distribution that negatives are drawn from.
+
+    Args:
+        config: which one.
+        counts_I: how often each item is a target, (I,).
+        among_I: items that may be drawn where all are alike, (I,); None: all of them.
+    """
     n_items, counts = len(counts_I), torch.from_numpy(np.asarray(counts_I, dtype=np.float64))
+    shared, n_share = config.loss == "sampled_softmax", config.n_share
     match config.negatives:
         case "uniform":
-            shared = config.loss == "sampled_softmax"
-            return Uniform(n_items, config.n_negatives, shared=shared, n_share=config.n_share)
+            if among_I is not None:
+                return Unigram(among_I, config.n_negatives, shared=shared, n_share=n_share)
+            return Uniform(n_items, config.n_negatives, shared=shared, n_share=n_share)
         case "unigram":
-            return Unigram(counts, config.n_negatives, n_share=config.n_share)
+            return Unigram(counts, config.n_negatives, shared=shared, n_share=n_share)
         case "in_batch":
             return InBatch(counts, config.n_negatives)
         case "memory":
@@ -220,7 +263,7 @@ def proposal_of(config: LossConfig, counts_I: LongArray) -> Proposal:
         case "streaming":
             return StreamingFrequency(n_items, max(1024, 2 * n_items), n=config.n_negatives)
     half = max(1, config.n_negatives // 2)
-    return Mixed(counts, n_uniform=half, n_in_batch=half)
+    return Mixed(counts, n_uniform=half, n_in_batch=half, among_I=among_I)
 
 
 class NextItemObjective(nn.Module):
@@ -229,12 +272,18 @@ class NextItemObjective(nn.Module):
     trend_RI: Tensor | None
 
     def __init__(
-        self, encoder: Encoder, config: LossConfig, counts_I: LongArray, trend: Trend | None = None
+        self,
+        encoder: Encoder,
+        config: LossConfig,
+        counts_I: LongArray | DoubleArray,
+        trend: Trend | None = None,
+        *,
+        among_I: BoolArray | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.config = encoder, config
         self.temperature = Temperature(config.temperature, learned=config.learned_temperature)
-        self.proposal = proposal_of(config, counts_I)
+        self.proposal = proposal_of(config, counts_I, among_I)
         table = None if trend is None else torch.from_numpy(trend.table_RI)
         self.register_buffer("trend_RI", table, persistent=False)
 
@@ -335,15 +384,14 @@ class NextItemObjective(nn.Module):
         if not self.config.mask_own:
             return collisions(drawn, target_P), log_q_P
         row_P = batch.targets_BT.nonzero()[:, 0]
-        valid_PM = collisions(drawn, target_P, batch.item_BT, row_P=row_P)
+        own_BT = torch.cat([batch.item_BT, batch.target_BT], 1)
+        valid_PM = collisions(drawn, target_P, own_BT, row_P=row_P)
         if self.config.correction == "corrected":
-            own_BT = batch.item_BT.sort(1).values
+            own_BT = own_BT.sort(1).values
             real_BT = own_BT < self.encoder.n_items
             real_BT[:, 1:] &= own_BT[:, 1:] != own_BT[:, :-1]
             q_BT = self.proposal.log_q(own_BT.clamp(max=self.encoder.n_items - 1)).exp() * real_BT
-            is_own_P = (batch.item_BT[row_P] == target_P[:, None]).any(1)
-            masked_P = q_BT.sum(1)[row_P] + log_q_P.exp() * ~is_own_P
-            log_q_P = masked_P.clamp(max=1 - 1e-6).log()
+            log_q_P = q_BT.sum(1)[row_P].clamp(max=1 - 1e-6).log()
         return valid_PM, log_q_P
 
     def carried(self) -> dict[str, Tensor]:

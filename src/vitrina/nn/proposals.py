@@ -4,7 +4,7 @@ Notation                                                                        
     I, P        items of the catalogue; positives of a batch
     M           negatives of a position: shared by all positions, drawn for each, or   (M,), (P, M)
                 shared by some, G sets in all                                          or (G, M)
-    c_i, N      occurrences of item i in the training rows, and their sum              (I,)
+    c_i, N      how often item i is a target in an epoch, and their sum                (I,)
     Q(i)        probability that ONE draw gives item i; `log_q` is its logarithm
 
     Uniform           1 / I
@@ -29,7 +29,7 @@ from torch import Generator, Tensor
 
 from vitrina.errors import ConfigError, InputError
 from vitrina.nn.corrections import Negatives, Temperature, collisions
-from vitrina.schema import DoubleArray, IntArray
+from vitrina.schema import BoolArray, DoubleArray, IntArray
 
 __all__ = [
     "CrossBatchMemory",
@@ -98,7 +98,7 @@ class Unigram:
 
     def __init__(
         self,
-        counts_I: IntArray | Tensor,
+        counts_I: IntArray | BoolArray | Tensor,
         n: int,
         *,
         power: float = 1.0,
@@ -145,7 +145,7 @@ class InBatch:
     An item of the batch that the counts do not know is taken to have occurred once.
 
     Args:
-        counts_I: c_i of the rows that batches are drawn from, (I,).
+        counts_I: c_i, how often each item is a positive, (I,).
         n: this many positives, chosen without replacement; None takes all P.
     """
 
@@ -180,15 +180,24 @@ class Mixed:
     SIGGRAPH 1995), which keeps the estimate of the sum over the catalogue unbiased.
 
     Args:
-        counts_I: c_i of the rows that batches are drawn from, (I,).
+        counts_I: c_i, how often each item is a positive, (I,).
         n_uniform: B', uniform draws.
         n_in_batch: B, positives chosen without replacement; None takes all.
+        among_I: items that uniform draws come from, (I,); None: all.
     """
 
-    def __init__(self, counts_I: IntArray | Tensor, *, n_uniform: int, n_in_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        counts_I: IntArray | Tensor,
+        *,
+        n_uniform: int,
+        n_in_batch: int | None = None,
+        among_I: BoolArray | None = None,
+    ) -> None:
         self.in_batch = InBatch(counts_I, n_in_batch)
         self.n_items = self.in_batch.n_items
-        self.uniform = Uniform(self.n_items, n_uniform)
+        every = Uniform(self.n_items, n_uniform)
+        self.uniform = every if among_I is None else Unigram(among_I, n_uniform)
         self._n_in_batch = n_in_batch
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
@@ -208,7 +217,9 @@ class Mixed:
             raise InputError("Mixed.log_q depends on the size of the batch; call draw first")
         n_in_batch, n_uniform = self._n_in_batch, self.uniform.n
         q = self.in_batch.q(item_ix)
-        return torch.log((n_in_batch * q + n_uniform / self.n_items) / (n_in_batch + n_uniform))
+        return torch.log(
+            (n_in_batch * q + n_uniform * self.uniform.log_q(item_ix).exp()) / (n_in_batch + n_uniform)
+        )
 
 
 class CrossBatchMemory:
@@ -219,7 +230,7 @@ class CrossBatchMemory:
     `vector_KD` belongs to the last K of the items drawn. Without vectors, look the items up by number.
 
     Args:
-        counts_I: c_i of the rows that batches are drawn from, (I,).
+        counts_I: c_i, how often each item is a positive, (I,).
         size: most items remembered.
         warmup_steps: pushes before anything is remembered; vectors move fast in the beginning.
         n: most items of a draw: positives of the batch, chosen without replacement, and only where those are
@@ -278,7 +289,7 @@ def _check_at_least_one(owner: str, **counts: int) -> None:
             raise ConfigError(f"{owner}.{name} must be at least 1, got {value}")
 
 
-def _checked_counts(owner: str, counts_I: IntArray | Tensor) -> DoubleArray:
+def _checked_counts(owner: str, counts_I: IntArray | BoolArray | Tensor) -> DoubleArray:
     counts = np.asarray(counts_I, dtype=np.float64)
     if counts.ndim != 1 or not len(counts) or counts.min() < 0 or counts.sum() == 0:
         raise InputError(

@@ -24,7 +24,7 @@ from vitrina.nn.embeddings import ContentProjection, MultiHash
 from vitrina.nn.layout import Layout
 from vitrina.nn.next_item import Batch, LossConfig, NextItemObjective
 from vitrina.nn.shapes import ROWS, padded, rounded_up
-from vitrina.schema import BoolArray, LongArray
+from vitrina.schema import BoolArray, DoubleArray, LongArray
 
 ITEMS_AT_ONCE = 16_384
 """Items whose vectors are made together."""
@@ -197,18 +197,32 @@ def _distinct(item: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TowersObjective(NextItemObjective):
-    """Sampled softmax in which the item tower runs for the items of the batch alone."""
+    """A softmax over items that were taken, sampled by running the item tower for those of the batch alone.
+
+    An item that nobody has taken yet is no negative of anything: it would learn that it is new.
+    """
 
     encoder: Towers  # type: ignore[assignment]
+    taken_U: Tensor
+    """Items that were taken, (U,)."""
+    place_I: Tensor
+    """Where each of those stands among them, (I,)."""
 
-    def __init__(self, encoder: Towers, config: LossConfig, counts_I: LongArray) -> None:
-        super().__init__(encoder, config, counts_I)  # type: ignore[arg-type]
+    def __init__(self, encoder: Towers, config: LossConfig, counts_I: LongArray | DoubleArray) -> None:
+        has_id_I: Tensor = encoder.has_id_I  # type: ignore[assignment]
+        super().__init__(encoder, config, counts_I, among_I=has_id_I.numpy())  # type: ignore[arg-type]
+        self.register_buffer("taken_U", has_id_I.nonzero()[:, 0], persistent=False)
+        self.register_buffer("place_I", has_id_I.cumsum(0) - 1, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of targets)."""
         target_P = batch.target_BT[batch.targets_BT]
-        if self.config.loss != "sampled_softmax" or not len(target_P):
-            return super().forward(batch)
+        if self.config.loss == "softmax" or not len(target_P):
+            hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
+            vectors_UD = self.encoder.vectors(self.taken_U)
+            return self.of_targets(hidden_PD, vectors_UD, self.place_I[target_P], batch), torch.tensor(
+                len(target_P)
+            )
         hidden_PD = self.encoder(batch.item_BT, batch.layout)[batch.targets_BT]
         drawn = self.draw(target_P)
         valid_PM, masked_log_q_P = self.masks(drawn, target_P, batch)

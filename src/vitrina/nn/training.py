@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vitrina.errors import ConfigError, VitrinaError
 from vitrina.nn import checkpoint
@@ -258,6 +259,23 @@ def _is_tired(progress: Progress, schedule: Schedule) -> bool:
 def kept_rng() -> AbstractContextManager[Any]:
     """What is drawn inside does not move the generators outside."""
     return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Modules made inside start from zeros, for weights that are loaded anyway.
+
+    The generators, which are those of the whole process, stay untouched: `kept_rng` would put them back to
+    where they were, and so rewind a training in another thread.
+    """
+
+    DRAWS = (Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.DRAWS or getattr(func, "__module__", "") == "torch.nn.init":
+            with torch.no_grad():
+                return (args[0] if args else kwargs["tensor"]).zero_()
+        return func(*args, **kwargs)
 
 
 def _batches_left(state: _Trainee) -> Iterator[tuple[int, Any]]:

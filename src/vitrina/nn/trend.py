@@ -13,7 +13,8 @@ and starts, at a = 1 and w = 0, from the softmax of the shares, which is what be
 are. Time is cut into rows: the f of a row is that of its beginning, so that no event counts towards its own
 prediction. Served is f at the end of the log, one more column of the items' vectors.
 
-Cost: R I numbers, R the rows: a quarter of a half-life each, fewer where R I would pass `MAX_NUMBERS`.
+Cost: R I numbers, R the rows: a quarter of a half-life each, but `MIN_ROWS` at least, and fewer where R I
+would pass `MAX_NUMBERS`. (In the first row nothing was in fashion yet: of few rows it would be a large part.)
 """
 
 from typing import NamedTuple, Self
@@ -24,6 +25,8 @@ from vitrina.schema import US_PER_DAY, FloatArray, IntArray, LongArray
 
 ROWS_OF_A_HALF_LIFE = 4
 """Rows of the table in one half-life."""
+MIN_ROWS = 32
+"""However short a log is beside the half-life."""
 MAX_NUMBERS = 1 << 26
 """Of the table: 256 MiB."""
 
@@ -48,10 +51,9 @@ class Trend(NamedTuple):
         """
         half_life_us = half_life_days * US_PER_DAY
         start, end = int(ts.min()), int(ts.max()) + 1
-        n_rows = min(
-            np.ceil((end - start) / half_life_us * ROWS_OF_A_HALF_LIFE), max(1, MAX_NUMBERS // n_items)
-        )
-        row_us = int(-(-(end - start) // max(1, int(n_rows))))
+        n_rows = max(MIN_ROWS, np.ceil((end - start) / half_life_us * ROWS_OF_A_HALF_LIFE))
+        n_rows = min(int(n_rows), max(1, MAX_NUMBERS // n_items))
+        row_us = -(-(end - start) // n_rows)
         row_N = (ts - start) // row_us
         by_row = np.argsort(row_N, kind="stable")
         bounds = np.searchsorted(row_N[by_row], np.arange(int(row_N.max()) + 2))
