@@ -269,6 +269,36 @@ def test_several_servers_share_an_index_in_postgres(train, make_index, tmp_path)
     loaded.sources[0].index.close()
 
 
+@pytest.mark.parametrize("kind", ["pgvector", "qdrant"])
+def test_a_source_never_answers_from_vectors_of_another(kind, train, make_index, tmp_path):
+    params = {"pgvector": {"table": "both"}, "qdrant": {"path": str(tmp_path / "qdrant")}}[kind]
+
+    def fitted(seed):
+        index = make_index(kind, **params)
+        source = Source(generator=ImplicitALS(embedding_dim=8, seed=seed), index=index)
+        return Pipeline(sources=[source], fallback=MostPop()).fit(train)
+
+    first = fitted(0)
+    first.save(tmp_path / "p")
+    if kind == "qdrant":
+        first.sources[0].index.close()  # local mode locks its folder
+    second = fitted(1)
+    direct = Pipeline(sources=[Source(generator=second.sources[0].generator)])
+    direct.bind(second.catalogue, second.trained_until)
+    assert (second.recommend(train, k=5).item_ix == direct.recommend(train, k=5).item_ix).all()
+    sentence = r"holds another build .*; give each source a .* of its own, or build it again"
+    if kind == "pgvector":
+        with pytest.raises(ArtifactError, match=sentence):
+            first.recommend(train, k=5)
+        live = first.recommend(train, k=5, live=True)
+        assert "holds another build" in live.failures["ImplicitALS"]
+        assert set(live.frame()["source"]) == {"fallback:MostPop"}
+    else:
+        second.sources[0].index.close()
+    with pytest.raises(ArtifactError, match=sentence):
+        Pipeline.load(tmp_path / "p")
+
+
 # --- from a configuration -----------------------------------------------------------------------------------
 
 
@@ -320,6 +350,21 @@ def test_a_run_states_the_recall_of_its_index_and_serves_the_index_it_states(fol
         assert service.recommend("u00004", k=10).items
     finally:
         service.state.close()
+
+
+def test_a_repeated_run_never_measures_one_model_by_the_vectors_of_another(folder, make_index, tmp_path):
+    index = {"kind": "PgVectorIndex", "table": make_index("pgvector").table}
+    params = {"embedding_dim": 8, "n_epochs": 2}
+    two = [
+        {"name": f"seed {seed}", "kind": "ImplicitALS", "params": params | {"seed": seed}, "index": index}
+        for seed in (0, 1)
+    ]
+    run = config_of(folder, kind="ExactIndex")
+    run = check(run.model_dump(exclude_none=True) | {"out": str(tmp_path), "models": two})
+    first = evaluate_run(run)
+    again = evaluate_run(run)
+    assert again.leaderboard.equals(first.leaderboard)
+    assert "seed 0" not in again.reused  # its table was taken, so it is trained again
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ class Connections:
     """As many connections as threads have ever used at once; each is used by one thread at a time."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn, self._psycopg = dsn, import_psycopg()
         self._free: list[Any] = []
         self._guard = threading.Lock()
+        self._dsn, self._psycopg = dsn, import_psycopg()
 
     def run(self, work: Callable[[Any], Made], *, pooled: bool = True) -> Made:
         """What `work` makes with a connection.
@@ -86,6 +86,9 @@ class Connections:
             free, self._free = self._free, []
         for connection in free:
             connection.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def _take(self, *, pooled: bool) -> tuple[Any, bool]:
         with self._guard:

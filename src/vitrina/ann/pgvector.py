@@ -2,6 +2,7 @@
 
     table   item_ix integer primary key, vector vector(D) not null, bias real not null
     index   hnsw (vector vector_ip_ops)
+    comment on the table: which build it is
 
     select item_ix, score from (
         select item_ix, bias - (vector <#> q) as score from table      -- <#> is minus the inner product
@@ -10,31 +11,35 @@
 
 Limits are sent as arrays of items, and the scan of the index goes on until enough rows have passed them
 (hnsw.iterative_scan) or hnsw.max_scan_tuples were read; a list that comes out short is asked for again
-without the index, exactly. Every value is a parameter and every name is quoted: no text of a caller becomes
-SQL.
+without the index, exactly. All queries of a search are answered from one snapshot. Every value is a parameter
+and every name is quoted: no text of a caller becomes SQL.
 """
 
+import datetime as dt
 import os
+import platform
+import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from vitrina.ann import generations
-from vitrina.ann.pg_connections import Connections, not_there, sql
+from vitrina.ann.pg_connections import Connections, import_psycopg, not_there, sql
+from vitrina.ann.pg_copy import send
 from vitrina.ann.recall import MIN_RECALL, Recall, measure, passes, sample_queries
 from vitrina.ann.rows import Rows, checked, checked_items, checked_limits, checked_queries
 from vitrina.ann.topk import Jagged, TopK, empty_lists
 from vitrina.errors import ArtifactError, ConfigError, InputError
 from vitrina.schema import BoolArray, FloatArray, IntArray
 
+Made = TypeVar("Made")
 MAX_DIMS = 2000
 """Dimensions of a `vector` that pgvector can index (its README, "HNSW")."""
 MAX_EF = 1000
 """Largest hnsw.ef_search."""
-ROWS_A_COPY = 10_000
-"""Rows sent at a time."""
 LONGEST_NAME = 48
 """Bytes of a table name: PostgreSQL keeps 63, and other names are made from it."""
 
@@ -46,6 +51,7 @@ select item_ix, score from (
 EXACT = """
 select item_ix, bias - (vector <#> %s::vector) as score from {} {limits}
 order by score desc, item_ix limit %s"""
+HELD = "select obj_description(to_regclass(%s), 'pg_class')"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,7 +60,9 @@ class PgVectorIndex:
 
     A build fills a table beside the one in use, indexes it, measures it and puts it in place, in one
     transaction: searches see the old table or the new one. Additions and removals are rows: every server sees
-    them at once. Cost of a search: one round trip and what PostgreSQL takes; docs/ann.md has measurements.
+    them at once. An index that was built or loaded refuses a table that another build has taken since; one
+    that was only named follows whatever is there.
+    Cost of a search: a few round trips and what PostgreSQL takes; docs/ann.md has measurements.
     Use when: several servers must agree on the items. See also: FaissIndex, many times faster in one process.
     """
 
@@ -90,6 +98,7 @@ class PgVectorIndex:
             )
         self._server = Connections(self.dsn)
         self._n_dims: int | None = None
+        self._builds: list[str] = []  # those of this index, which are all that it answers from
         self.recall_: Recall | None = None
 
     def params(self) -> dict[str, Any]:
@@ -126,12 +135,18 @@ class PgVectorIndex:
         exclude: Jagged | None = None,
         allowed: BoolArray | None = None,
     ) -> TopK:
-        """The k best items of each query, in lists k wide; see `Index.search`."""
+        """The k best items of each query, in lists k wide; see `Index.search`.
+
+        Raises:
+            ArtifactError: another build has taken the table; so do `add`, `remove` and `len`.
+        """
         query_BD = checked_queries(query_BD, self._dims(query_BD), owner="the table")
         exclude, allowed = checked_limits(len(query_BD), k, exclude, allowed)
         if not k or not len(query_BD):
             return empty_lists(len(query_BD), k)
-        return self._server.run(lambda to: self._lists(to, self.table, query_BD, k, exclude, allowed))
+        return self._run(
+            lambda to: self._lists(to, self.table, query_BD, k, exclude, allowed), one_snapshot=True
+        )
 
     def add(self, item_ix: IntArray, vector_ND: FloatArray, *, bias: FloatArray | None = None) -> None:
         """Put items; see `Index.add`."""
@@ -151,25 +166,26 @@ class PgVectorIndex:
         ]
 
         def work(connection: Any) -> None:
-            with connection.transaction(), connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.executemany(put, values)
 
-        self._server.run(work)
+        self._run(work)
 
     def remove(self, item_ix: IntArray) -> int:
         """Take items out; see `Index.remove`."""
         gone = sql("delete from {} where item_ix = any(%s::integer[])", self.table)
         items = checked_items(item_ix).tolist()
-        return int(self._server.run(lambda to: to.execute(gone, (items,)).rowcount))
+        return int(self._run(lambda to: to.execute(gone, (items,)).rowcount))
 
     def __len__(self) -> int:
         count = sql("select count(*) from {}", self.table)
-        return int(self._server.run(lambda to: to.execute(count).fetchone()[0]))
+        return int(self._run(lambda to: to.execute(count).fetchone()[0]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters, not the rows: they stay in PostgreSQL."""
         recall = None if self.recall_ is None else asdict(self.recall_)
-        with generations.writing(path, {"kind": "PgVectorIndex", "params": self.params(), "recall": recall}):
+        about = {"kind": "PgVectorIndex", "params": self.params(), "recall": recall, "builds": self._builds}
+        with generations.writing(path, about):
             pass
 
     @classmethod
@@ -181,7 +197,8 @@ class PgVectorIndex:
             dsn: connection string; "" leaves all to the environment.
 
         Raises:
-            ArtifactError: the folder is missing, corrupted, of another version or of another class.
+            ArtifactError: the folder is missing, corrupted, of another version or of another class, or the
+                table holds another build.
             NotFittedError: the table is not there.
         """
         about = generations.read(path, lambda saved: saved.about, verify=True)
@@ -190,9 +207,11 @@ class PgVectorIndex:
         try:
             index = cls(dsn=dsn, **about["params"])
             index.recall_ = None if about["recall"] is None else Recall(**about["recall"])
+            index._builds = list(about["builds"])
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); save the index again") from error
         index._dims()
+        index._server.run(index._check_build)
         return index
 
     def close(self) -> None:
@@ -200,15 +219,45 @@ class PgVectorIndex:
         self._server.close()
 
     def _dims(self, given: Any = None) -> int:
-        """D of the table; asked once, and again if a caller's differs: others may have built anew."""
-        if self._n_dims is None or (given is not None and np.shape(given)[1:] != (self._n_dims,)):
+        """D of the table; asked once, and again if a caller's differs and any build will do."""
+        differs = given is not None and np.shape(given)[1:] != (self._n_dims,)
+        if self._n_dims is None or (differs and not self._builds):
             ask = "select atttypmod from pg_attribute where attrelid = to_regclass(%s) and attname = 'vector'"
-            name = sql("{}", self.table)
-            row = self._server.run(lambda to: to.execute(ask, (name.as_string(to),)).fetchone())
+            row = self._server.run(lambda to: to.execute(ask, (self._quoted(to),)).fetchone())
             if row is None:
                 raise not_there(self.table)
             self._n_dims = int(row[0])
         return self._n_dims
+
+    def _run(self, work: Callable[[Any], Made], *, one_snapshot: bool = False) -> Made:
+        """What `work` makes of the table in one transaction, in which no build can take the table's place.
+
+        The lock comes first: a snapshot that is older than the table would see it empty.
+        """
+
+        def locked(connection: Any) -> Made:
+            with connection.pipeline() if one_snapshot else nullcontext(), connection.transaction():
+                if one_snapshot:
+                    connection.execute("set transaction isolation level repeatable read")
+                connection.execute(sql("lock table {} in access share mode", self.table))
+                self._check_build(connection)
+                return work(connection)
+
+        return self._server.run(locked)
+
+    def _check_build(self, connection: Any) -> None:
+        """Make sure that the table is of a build of this index; one that was only named takes any."""
+        if not self._builds:
+            return
+        (held,) = connection.execute(HELD, (self._quoted(connection),)).fetchone()
+        if held not in self._builds:
+            raise ArtifactError(
+                f"table {self.table!r} holds another build ({held or 'which says nothing of itself'}); "
+                "give each source a table of its own, or build it again"
+            )
+
+    def _quoted(self, connection: Any) -> str:
+        return str(sql("{}", self.table).as_string(connection))
 
     def _build(self, connection: Any, rows: Rows, queries: FloatArray | None) -> Recall | None:
         """A new table in the place of the old one, in one transaction."""
@@ -228,7 +277,7 @@ class PgVectorIndex:
                 )
             )
             with connection.cursor().copy(sql("copy {} from stdin (format binary)", new)) as copy:
-                _send(copy, rows)
+                send(copy, rows)
             do(
                 sql(
                     "create index {} on {} using hnsw (vector vector_ip_ops) "
@@ -254,6 +303,9 @@ class PgVectorIndex:
                 kept.append("_hnsw")
             else:
                 do(sql("drop index {}", f"{new}_hnsw"))
+            build = _new_build()
+            do(sql("comment on table {} is ", new) + import_psycopg().sql.Literal(build))
+            self._builds.append(build)  # before others can see it
             do(sql("drop table if exists {}", self.table))
             do(sql("alter table {} rename to {}", new, self.table))
             for suffix in kept:
@@ -294,6 +346,11 @@ class PgVectorIndex:
         return lists
 
 
+def _new_build() -> str:
+    """A name that no other build has, and that tells people of it."""
+    return f"of {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC by {platform.node()}, {secrets.token_hex(8)}"
+
+
 def _limits(exclude: Jagged | None, allowed: BoolArray | None) -> tuple[str, Callable[[int], list[Any]]]:
     """A condition in SQL, of constants and placeholders alone, and its values for each query."""
     conditions: list[str] = []
@@ -323,34 +380,3 @@ def _set(connection: Any, name: str, value: str) -> None:
 def _text(vector_D: FloatArray) -> str:
     """A vector as pgvector reads it: digits enough that the same float32 comes back."""
     return "[" + ",".join(map(str, vector_D.tolist())) + "]"
-
-
-def _send(copy: Any, rows: Rows) -> None:
-    """Rows in the binary format of COPY (PostgreSQL manual, "COPY") and of pgvector (vector_send)."""
-    n_dims = rows.n_dims
-    row = np.dtype(
-        [
-            ("n_fields", ">i2"),
-            ("item_bytes", ">i4"),
-            ("item", ">i4"),
-            ("vector_bytes", ">i4"),
-            ("n_dims", ">i2"),
-            ("unused", ">i2"),
-            ("vector", ">f4", (n_dims,)),
-            ("bias_bytes", ">i4"),
-            ("bias", ">f4"),
-        ]
-    )
-    copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-    for lo in range(0, len(rows), ROWS_A_COPY):
-        part = slice(lo, lo + ROWS_A_COPY)
-        block = np.zeros(len(rows.item_ix[part]), row)
-        block["n_fields"], block["item_bytes"], block["bias_bytes"] = 3, 4, 4
-        block["vector_bytes"], block["n_dims"] = 4 + 4 * n_dims, n_dims
-        block["item"], block["vector"], block["bias"] = (
-            rows.item_ix[part],
-            rows.vector_ND[part],
-            rows.bias[part],
-        )
-        copy.write(block.tobytes())
-    copy.write(b"\xff\xff")

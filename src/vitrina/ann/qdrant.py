@@ -3,21 +3,24 @@
     fetched   the max(50, overfetch k) nearest by inner product that pass the limits, with their bias
     lists     product + bias, score descending, ties by smaller item_ix
 
-Limits are sent as sets of point ids. A build fills a new collection, `<name>__<number>`, and moves the alias
-to it in one step, so searches see the old collection or the new one; the old one is then deleted.
+Limits are sent as sets of point ids. A build fills a new collection, `<name>__<number>__<random>`, and moves
+the alias to it in one step, so searches see the old collection or the new one; the old one is then deleted.
+An index that was built or loaded asks its own collection alone; one that was only named asks the alias.
 
 NOTE: the local mode of qdrant-client (`location=":memory:"`, or `path`) is a brute-force stand-in for tests
 and small catalogues: exact, in Python, one call at a time. A server is given by `url`.
 """
 
 import os
+import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -29,6 +32,7 @@ from vitrina.ann.topk import Jagged, TopK, empty_lists
 from vitrina.errors import ArtifactError, ConfigError, NotFittedError, StateError, VitrinaError
 from vitrina.schema import BoolArray, FloatArray, IntArray
 
+Made = TypeVar("Made")
 POINTS_A_CALL = 1_000
 """Points sent at a time."""
 QUERIES_A_CALL = 64
@@ -104,6 +108,7 @@ class QdrantIndex:
                 check_compatibility=False,
             )
         self._n_dims: int | None = None
+        self._build: str | None = None  # the collection of this index; None takes that of the alias
         self.recall_: Recall | None = None
 
     def params(self) -> dict[str, Any]:
@@ -126,14 +131,13 @@ class QdrantIndex:
         rows = checked(vector_ID, item_ix, bias)
         with self._talking():
             before = self._collection()
-            number = 1 if before is None else int(before.rpartition("__")[2]) + 1
-            new = f"{self.name}__{number}"
-            self._create(new, rows.n_dims)
+            number = 1 if before is None else int(before.removeprefix(f"{self.name}__").split("__")[0]) + 1
+            new = self._create(f"{self.name}__{number}__", rows.n_dims)
             self._upload(new, rows)
             self._settle(new)
             self.recall_ = self._gate(new, rows, queries)
             self._point_alias_at(new, before)
-            self._n_dims = rows.n_dims
+            self._n_dims, self._build = rows.n_dims, new
             if before is not None:
                 self._client.delete_collection(before)
         return self
@@ -146,39 +150,40 @@ class QdrantIndex:
         exclude: Jagged | None = None,
         allowed: BoolArray | None = None,
     ) -> TopK:
-        """The k best items of each query, in lists k wide; see `Index.search`."""
+        """The k best items of each query, in lists k wide; see `Index.search`.
+
+        Raises:
+            ArtifactError: another build has taken the name; so do `add`, `remove` and `len`.
+        """
         with self._talking():
             query_BD = checked_queries(query_BD, self._dims(query_BD), owner="the collection")
             exclude, allowed = checked_limits(len(query_BD), k, exclude, allowed)
-            return self._lists(self.name, query_BD, k, exclude, allowed)
+            return self._of_build(lambda name: self._lists(name, query_BD, k, exclude, allowed))
 
     def add(self, item_ix: IntArray, vector_ND: FloatArray, *, bias: FloatArray | None = None) -> None:
         """Put items; see `Index.add`. More than 1,000 go in several calls, seen one after another."""
         with self._talking():
             n_dims = self._dims(vector_ND)
             rows = checked(vector_ND, checked_items(item_ix), bias, n_dims=n_dims, owner="the collection")
-            self._upload(self.name, rows)
+            self._of_build(lambda name: self._upload(name, rows))
 
     def remove(self, item_ix: IntArray) -> int:
         """Take items out; see `Index.remove`."""
         with self._talking():
             self._dims()
             items = np.unique(checked_items(item_ix)).tolist()
-            there = self._client.retrieve(self.name, items, with_payload=False) if items else []
-            if there:
-                points = self._models.PointIdsList(points=[point.id for point in there])
-                self._client.delete(self.name, points_selector=points, wait=True)
-            return len(there)
+            return self._of_build(lambda name: self._delete(name, items))
 
     def __len__(self) -> int:
         with self._talking():
             self._dims()
-            return int(self._client.count(self.name, exact=True).count)
+            return self._of_build(lambda name: int(self._client.count(name, exact=True).count))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters, not the points: they stay in Qdrant."""
         recall = None if self.recall_ is None else asdict(self.recall_)
-        with generations.writing(path, {"kind": "QdrantIndex", "params": self.params(), "recall": recall}):
+        about = {"kind": "QdrantIndex", "params": self.params(), "recall": recall, "build": self._build}
+        with generations.writing(path, about):
             pass
 
     @classmethod
@@ -190,7 +195,8 @@ class QdrantIndex:
             api_key: of a server that asks for one.
 
         Raises:
-            ArtifactError: the folder is missing, corrupted, of another version or of another class.
+            ArtifactError: the folder is missing, corrupted, of another version or of another class, or
+                another build has taken the name.
             NotFittedError: the collection is not there.
         """
         about = generations.read(path, lambda saved: saved.about, verify=True)
@@ -199,10 +205,11 @@ class QdrantIndex:
         try:
             index = cls(api_key=api_key, **about["params"])
             index.recall_ = None if about["recall"] is None else Recall(**about["recall"])
+            index._build = about["build"]
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); save the index again") from error
         with index._talking():
-            index._dims()
+            index._of_build(lambda _: index._dims())
         return index
 
     def close(self) -> None:
@@ -226,24 +233,43 @@ class QdrantIndex:
                     f"Qdrant at {where} cannot be reached or refused ({reason}); check it and its log"
                 ) from error
 
+    def _of_build(self, ask: Callable[[str], Made]) -> Made:
+        """What `ask` makes of the collection of this index, or of the next if that replaced it meanwhile."""
+        while True:
+            asked = self._build or self.name
+            try:
+                return ask(asked)
+            except Exception as error:  # of a server or of local mode, whose classes differ
+                held = self._collection() if self._build else asked
+                if held == asked or isinstance(error, VitrinaError):
+                    raise
+                if held != self._build:
+                    raise ArtifactError(
+                        f"{self.name!r} in Qdrant holds another build ({held or 'none'}); "
+                        "give each source a name of its own, or build it again"
+                    ) from None
+
     def _collection(self) -> str | None:
         """The collection behind the alias."""
         aliases = self._client.get_aliases().aliases
         return next((str(one.collection_name) for one in aliases if one.alias_name == self.name), None)
 
     def _dims(self, given: Any = None) -> int:
-        """D of the collection; asked once, and again if a caller's differs: others may have built anew."""
-        if self._n_dims is None or (given is not None and np.shape(given)[1:] != (self._n_dims,)):
-            if self._collection() is None:
+        """D of the collection; asked once, and again if a caller's differs and any build will do."""
+        differs = given is not None and np.shape(given)[1:] != (self._n_dims,)
+        if self._n_dims is None or (differs and self._build is None):
+            name = self._build or self._collection()
+            if name is None:
                 raise NotFittedError(f"Qdrant has no {self.name!r}; call QdrantIndex.build(...) first")
-            self._n_dims = int(self._client.get_collection(self.name).config.params.vectors.size)
+            self._n_dims = int(self._client.get_collection(name).config.params.vectors.size)
         return self._n_dims
 
-    def _create(self, name: str, n_dims: int) -> None:
-        """An empty collection."""
-        if self._client.collection_exists(name):
-            self._client.delete_collection(name)
-        models = self._models
+    def _create(self, prefix: str, n_dims: int) -> str:
+        """An empty collection by a new name, in the place of one that a failed build left behind."""
+        for one in self._client.get_collections().collections:
+            if re.fullmatch(re.escape(prefix) + "[0-9a-f]{16}", one.name):
+                self._client.delete_collection(one.name)
+        name, models = prefix + secrets.token_hex(8), self._models
         self._client.create_collection(
             name,
             vectors_config=models.VectorParams(size=n_dims, distance=models.Distance.DOT),
@@ -251,6 +277,7 @@ class QdrantIndex:
         )
         if self.url is not None:
             self._client.create_payload_index(name, "item", models.PayloadSchemaType.INTEGER)
+        return name
 
     def _upload(self, name: str, rows: Rows) -> None:
         for lo, hi in spans(len(rows), POINTS_A_CALL):
@@ -261,6 +288,14 @@ class QdrantIndex:
                 payloads=[{"item": i, "bias": b} for i, b in zip(items, bias, strict=True)],
             )
             self._client.upsert(name, points=points, wait=True)
+
+    def _delete(self, name: str, items: list[int]) -> int:
+        """Take points out; returns how many were there."""
+        there = self._client.retrieve(name, items, with_payload=False) if items else []
+        if there:
+            points = self._models.PointIdsList(points=[point.id for point in there])
+            self._client.delete(name, points_selector=points, wait=True)
+        return len(there)
 
     def _settle(self, name: str) -> None:
         """Wait until the server has indexed a collection."""
