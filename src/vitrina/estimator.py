@@ -15,10 +15,14 @@ import os
 from collections.abc import Callable
 from dataclasses import MISSING, field, fields
 from functools import wraps
+from numbers import Integral
 from typing import Any, Self
 
 from vitrina import artifact
 from vitrina.errors import ArtifactError, ConfigError, NotFittedError
+
+SEEDS = 2**63
+"""Above every seed: what numpy, torch and the kernels all take."""
 
 
 def fitted() -> Any:
@@ -44,6 +48,18 @@ def unchanged_if_it_fails(method: Callable[..., Any]) -> Callable[..., Any]:
 
 class Estimator:
     """Parameters, cloning, saving. Subclasses are dataclasses that define `fit` and what they answer."""
+
+    def __post_init__(self) -> None:
+        """Check what means the same in every model; a subclass that has a seed and checks more calls it.
+
+        Raises:
+            ConfigError: `seed` is no whole number in [0, 2^63).
+        """
+        seed = getattr(self, "seed", 0)
+        if not isinstance(seed, Integral) or not 0 <= int(seed) < SEEDS:
+            raise ConfigError(
+                f"{type(self).__name__}.seed must be a whole number in [0, 2^63), got {seed!r}; give 0, 1, 2 ..."
+            )
 
     def params(self) -> dict[str, Any]:
         """Constructor parameters by name."""

@@ -1,8 +1,10 @@
 """Every model of the registry keeps the contract of a candidate generator."""
 
+import numpy as np
 import pytest
 
 from vitrina.candidates import CANDIDATES
+from vitrina.errors import ConfigError
 from vitrina.testing import check_candidates
 
 EXACT = {"deterministic", "equivariant"}
@@ -39,3 +41,12 @@ def test_the_model_keeps_the_contract_it_declares(name):
     assert name in CONTRACT, f"declare in this file what {name} can do"
     params, can = CONTRACT[name]
     check_candidates(CANDIDATES[name](**params), can=can, new_process=name in ("Ease", "ImplicitALS"))
+
+
+@pytest.mark.parametrize("name", [name for name in CANDIDATES if "seed" in CANDIDATES[name]().params()])
+def test_a_seed_is_a_whole_number_from_0(name):
+    for seed in (-1, 2**63, 1.5, "1", None):
+        with pytest.raises(ConfigError, match=rf"{name}\.seed must be a whole number in \[0, 2\^63\), got"):
+            CANDIDATES[name](seed=seed)
+    for seed in (0, 2**63 - 1, np.int64(3)):
+        assert CANDIDATES[name](seed=seed).seed == seed

@@ -64,6 +64,10 @@ def test_only_data_is_needed_and_everything_else_has_a_default():
             ["models[0]: ItemKNN.n_neighbors must be a valid integer", "got 'many'"],
         ),
         (
+            '[[models]]\nkind = "SASRec"\nparams = { seed = -1 }\n',
+            ["models[0]: SASRec.seed must be a whole number in [0, 2^63), got -1"],
+        ),
+        (
             '[[models]]\nkind = "Ease"\nparams = { reg = -1.0 }\n',
             ["models[0]", "Ease.reg must be > 0", "-1.0"],
         ),

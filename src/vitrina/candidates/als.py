@@ -86,6 +86,7 @@ class ImplicitALS(Estimator):
     """alpha0 V^T V, (D, D)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(
             self,
             embedding_dim=self.embedding_dim,

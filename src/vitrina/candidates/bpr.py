@@ -76,6 +76,7 @@ class BPR(Estimator):
     """v_i, and b_i in the last column. Shape (I, D + 1)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(
             self,
             embedding_dim=self.embedding_dim,
@@ -137,7 +138,7 @@ class BPR(Estimator):
                 self.fold_in_epochs,
                 np.float32(self.lr),
                 np.float32(self.reg),
-                np.uint64(self.seed % 2**64),
+                np.uint64(self.seed),
             )
             fold_in(lo, hi, offsets, X.indices, self.item_emb_, *args, mark, emb_BD)
 

@@ -102,6 +102,7 @@ class Learning(Estimator):
     """Parameters that a model does not follow; other values than the default are refused."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(
             self,
             embedding_dim=self.embedding_dim,

@@ -54,7 +54,7 @@ class Random(Estimator):
         _random_order(
             np.asarray(queries.offsets),
             np.asarray(queries.item_ix),
-            np.uint64(self.seed % 2**64),
+            np.uint64(self.seed),
             exclude.offsets,
             exclude.item_ix,
             np.ones(0, bool) if allowed is None else allowed,
