@@ -58,7 +58,8 @@ class Estimator:
         seed = getattr(self, "seed", 0)
         if not isinstance(seed, Integral) or not 0 <= int(seed) < SEEDS:
             raise ConfigError(
-                f"{type(self).__name__}.seed must be a whole number in [0, 2^63), got {seed!r}; give 0, 1, 2 ..."
+                f"{type(self).__name__}.seed must be a whole number in [0, 2^63), got {seed!r}; "
+                "give 0, 1, 2 and so on"
             )
 
     def params(self) -> dict[str, Any]:

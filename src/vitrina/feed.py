@@ -13,6 +13,8 @@ from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
 RRF_OFFSET = 60.0
 """Constant of reciprocal rank fusion, sum_s weight_s / (60 + rank_s) (Cormack et al., SIGIR 2009)."""
+UNKNOWN_ITEM = "the catalogue lacks the item"
+"""Why a row of a history is not read."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class Feed:
     stages: list[Stage]
     failures: dict[str, str]
     """Sources that contributed nothing: name -> reason."""
+    n_unknown: LongArray
+    """(B,), rows of each history that nobody read, because the catalogue lacks their item"""
 
     @classmethod
     def of(
@@ -156,6 +160,7 @@ class Feed:
         k: int,
         stages: list[Stage],
         failures: dict[str, str],
+        n_unknown: LongArray,
     ) -> "Feed":
         """The standing candidates of each query, packed to the left."""
         alive_BN = candidates.alive_BN
@@ -167,7 +172,7 @@ class Feed:
         item_ix[rows, place] = candidates.item_ix[rows, columns]
         score[rows, place] = candidates.score[rows, columns]
         source[rows, place] = candidates.source[rows, columns]
-        return cls(query_ids, catalogue, item_ix, score, source, candidates, stages, failures)
+        return cls(query_ids, catalogue, item_ix, score, source, candidates, stages, failures, n_unknown)
 
     def frame(self) -> pl.DataFrame:
         """A long frame: query_id, item_id, source, score, rank (from 1), best first within a query."""
@@ -180,6 +185,17 @@ class Feed:
                 "source": names.gather(pl.Series(self.source[rows, columns], dtype=pl.UInt32)),
                 "score": self.score[rows, columns],
                 "rank": (columns + 1).astype(np.int32),
+            }
+        )
+
+    def unread(self) -> pl.DataFrame:
+        """The queries with rows that nobody read: query_id, n_rows, reason."""
+        rows = np.flatnonzero(self.n_unknown)
+        return pl.DataFrame(
+            {
+                "query_id": self.query_ids.gather(pl.Series(rows, dtype=pl.UInt32)),
+                "n_rows": self.n_unknown[rows],
+                "reason": pl.repeat(UNKNOWN_ITEM, len(rows), dtype=pl.String, eager=True),
             }
         )
 

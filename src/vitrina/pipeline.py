@@ -26,7 +26,7 @@ from vitrina.errors import ArtifactError, ConfigError
 from vitrina.feed import Candidates, Feed, Stage, merge
 from vitrina.log import Catalogue, Histories
 from vitrina.policies import POLICIES, CapPer, Policy, Unseen, not_in
-from vitrina.schema import BoolArray, FloatArray, IntArray
+from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
 
 __all__ = ["CandidateGenerator", "Pipeline", "Ranker", "Source"]
 
@@ -48,6 +48,8 @@ class _Request:
     live: bool
     allowed: BoolArray | None
     exclude: Jagged | None
+    n_unknown: LongArray
+    """Rows of each history that were left out, because the catalogue lacks their item."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -124,7 +126,8 @@ class Pipeline:
         """A feed of k items for each query.
 
         Args:
-            queries: histories, of known users or of anybody.
+            queries: histories, of known users or of anybody; rows whose item the catalogue lacks are left out
+                and counted (`Feed.unread`).
             k: items of a feed; lists may be shorter where policies leave fewer.
             now: time of the request, UTC microseconds; None takes the time of the last training event.
             live: True enforces the sources' time budgets and counts a failing source instead of raising.
@@ -140,7 +143,8 @@ class Pipeline:
         candidates = self._filter(request, candidates, stages)
         candidates = self._score(request, candidates, stages)
         candidates = self._select(request, candidates, stages)
-        feed = Feed.of(request.queries.query_ids, self._catalogue(), candidates, k, stages, failures)
+        ids = request.queries.query_ids
+        feed = Feed.of(ids, self._catalogue(), candidates, k, stages, failures, request.n_unknown)
         for effect in self.side_effects:
             effect(feed)
         return feed
@@ -165,10 +169,11 @@ class Pipeline:
         if k < 1:
             raise ConfigError(f"k must be >= 1, got {k}")
         catalogue = self._catalogue()
-        queries = queries.reindex(catalogue.items).asked_at(now)
+        known = queries.reindex(catalogue.items).asked_at(now)
+        n_unknown = queries.lengths - known.lengths
         now = self.trained_until if now is None else now
-        unseen = [p.excluded(queries, now) for p in self.policies if isinstance(p, Unseen)]
-        return _Request(queries, k, now, live, self.allowed(now), unseen[0] if unseen else None)
+        unseen = [p.excluded(known, now) for p in self.policies if isinstance(p, Unseen)]
+        return _Request(known, k, now, live, self.allowed(now), unseen[0] if unseen else None, n_unknown)
 
     def _retrieve(self, request: _Request, stages: list[Stage]) -> tuple[dict[str, TopK], dict[str, str]]:
         """Ask every source; in live requests side by side, each within its budget."""

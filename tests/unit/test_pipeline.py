@@ -154,6 +154,27 @@ def test_a_new_user_is_answered_by_the_fallback(pipeline, train):
     assert set(feed["source"]) == {"fallback:MostPop"}
 
 
+def test_rows_of_unknown_items_are_counted_and_change_nothing_else(pipeline, train):
+    new = [10_001, 10_002]
+    wide = Ids(pl.concat([train.items.values, pl.Series(new)]))
+    known = [[3, 16], [], [7]]
+    mixed = [[new[0], 3, new[1], 16], new, [7]]
+    plain, _ = Histories.from_lists(train.items, known)
+    queries, unknown = Histories.from_lists(wide, mixed)
+    assert unknown == [0, 0, 0]
+    for live in (False, True):
+        feed, same = pipeline.recommend(queries, k=5, live=live), pipeline.recommend(plain, k=5, live=live)
+        np.testing.assert_array_equal(feed.item_ix, same.item_ix)
+        assert feed.n_unknown.tolist() == [2, 2, 0]
+        assert feed.unread().rows() == [
+            (0, 2, "the catalogue lacks the item"),
+            (1, 2, "the catalogue lacks the item"),
+        ]
+        assert same.n_unknown.tolist() == [0, 0, 0]
+        assert same.unread().rows() == []
+    assert same.unread().schema == feed.unread().schema
+
+
 def test_a_live_request_survives_sources_that_fail_or_are_late(train):
     knn = ItemKNN().fit(train)
     sources = [

@@ -102,6 +102,23 @@ def test_a_pipeline_hands_metadata_to_those_who_read_it(shop):
     assert len(model.items_) == 60
 
 
+def test_a_history_of_an_item_outside_the_vocabulary_is_counted_or_served_from_its_metadata(shop):
+    train, items, _ = shop
+    everything = Ids(pl.concat([train.items.values, items["item_id"]]))
+    (new,) = items["item_id"].filter(~items["item_id"].is_in(train.items.values.to_list())).head(1)
+    asked, _ = Histories.from_lists(everything, [[new]])
+
+    def feed_of(rows):
+        source = Source(generator=TwoTower(**{**SMALL, "n_epochs": 1}))
+        return Pipeline(sources=[source], fallback=MostPop()).fit(rows, items).recommend(asked, k=3)
+
+    left_out, served = feed_of(train), feed_of(train.reindex(everything))
+    assert set(left_out.frame()["source"]) == {"fallback:MostPop"}
+    assert left_out.unread()["n_rows"].to_list() == [1]
+    assert set(served.frame()["source"]) == {"TwoTower"}
+    assert served.unread().is_empty()
+
+
 @pytest.mark.parametrize("n_layers", [0, 1])
 def test_the_user_tower_sees_no_later_item(n_layers, shop):
     train, items, _ = shop

@@ -184,7 +184,10 @@ class Histories:
         return np.bincount(self.user_item().indices, minlength=self.n_items).astype(np.int64)
 
     def reindex(self, items: Ids) -> "Histories":
-        """The same histories over another vocabulary; rows whose item it lacks are left out."""
+        """The same histories over another vocabulary; rows whose item it lacks are left out.
+
+        `lengths` before and after tell how many; `Pipeline.recommend` counts them.
+        """
         if items == self.items:
             return self
         translated = items.ix(self.items.values)[self.item_ix]
