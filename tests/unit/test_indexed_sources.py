@@ -299,6 +299,24 @@ def test_a_source_never_answers_from_vectors_of_another(kind, train, make_index,
         Pipeline.load(tmp_path / "p")
 
 
+def test_a_server_that_was_not_extended_answers_beside_one_that_was(shop, make_index, tmp_path):
+    train, items = shop
+    two_tower = CANDIDATES["TwoTower"](**SMALL, n_negatives=16)
+    source = Source(generator=two_tower, index=make_index("pgvector"), k=50)
+    pipeline = Pipeline(sources=[source]).fit(train, items)
+    asked = train.rows(np.arange(30, dtype=np.int32))
+    pipeline.save(tmp_path / "p")
+    server = Pipeline.load(tmp_path / "p")
+    before = server.recommend(asked, k=30)
+    two_tower.extend(items)
+    pipeline.bind(Catalogue.of(train.reindex(two_tower.items_), items), pipeline.trained_until)
+    assert len(server.sources[0].index) == 50
+    assert (server.recommend(asked, k=30).item_ix == before.item_ix).all()
+    new = items["item_id"].filter(items["item_id"] >= "i00040")
+    assert pipeline.recommend(asked, k=50).frame()["item_id"].is_in(new.to_list()).any()
+    server.sources[0].index.close()
+
+
 # --- from a configuration -----------------------------------------------------------------------------------
 
 

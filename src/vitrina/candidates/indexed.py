@@ -15,7 +15,7 @@ would move the others: number n of the index is the item `item_ids[n]`.
 import hashlib
 import os
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,9 +120,12 @@ class IndexedItems:
             exclude = Jagged(exclude.offsets, number_I[exclude.item_ix])
         if allowed is not None:
             allowed = allowed[item_N]
-        found = self.index.search(
-            _without_bias(model, emb_BD), k=min(k, len(number_I)), exclude=exclude, allowed=allowed
+        search = partial(
+            self.index.search, _without_bias(model, emb_BD), k=min(k, len(number_I)), exclude=exclude
         )
+        found = search(allowed=allowed)
+        if (found.item_ix >= len(item_N)).any():  # another server has added what this model has not learnt of
+            found = search(allowed=np.ones(len(item_N), dtype=bool))
         item_BK = np.where(found.item_ix == PAD, PAD, item_N[np.maximum(found.item_ix, 0)]).astype(np.int32)
         return emptied(TopK(item_BK, found.score), emb_BD, queries.lengths)
 
