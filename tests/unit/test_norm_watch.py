@@ -7,10 +7,11 @@ from scipy import stats
 
 torch = pytest.importorskip("torch")
 
-from vitrina.candidates import norms  # noqa: E402
+from vitrina.candidates import CANDIDATES, norms  # noqa: E402
 from vitrina.candidates.norms import NormWatch  # noqa: E402
 from vitrina.candidates.sasrec import SASRec  # noqa: E402
-from vitrina.evaluate import Protocol, evaluate, write_report  # noqa: E402
+from vitrina.errors import ConfigError  # noqa: E402
+from vitrina.evaluate import Evaluation, Protocol, evaluate, write_report  # noqa: E402
 from vitrina.ids import Ids  # noqa: E402
 from vitrina.log import EventLog  # noqa: E402
 from vitrina.nn.layout import cut_windows  # noqa: E402
@@ -175,3 +176,45 @@ def test_an_item_without_training_rows_keeps_its_start_where_negatives_come_from
     start, end = (SASRec(**{**params, "lr": lr}).fit(train).raw_item_emb for lr in (1e-12, 0.01))
     assert end[20] == pytest.approx(start[20], abs=1e-7)
     assert np.abs(end[:20] - start[:20]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["ImplicitALS", "BPR"])
+def test_factor_models_keep_their_lengths_by_epoch_when_asked(name, world, tmp_path):
+    model = CANDIDATES[name](embedding_dim=8, n_epochs=3).fit(world.train)
+    assert model.curve_.is_empty()
+    with session(norms=True):
+        watched = model.clone().fit(world.train)
+    np.testing.assert_array_equal(watched.item_emb_, model.item_emb_)
+    assert watched.curve_["epoch"].to_list() == [1, 2, 3]
+    length, counts = np.linalg.norm(model.item_emb_, axis=1), world.train.item_counts()
+    last = watched.curve_.row(-1, named=True)
+    assert last["norm"] == pytest.approx(length.mean(), rel=1e-5)
+    assert last["count_norm"] == pytest.approx(stats.spearmanr(counts, length).statistic)
+    for one in (model, watched):
+        one.save(tmp_path / "model")
+        assert CANDIDATES[name].load(tmp_path / "model").curve_.equals(one.curve_)
+
+
+def test_the_report_draws_the_epochs_of_a_factor_model_beside_those_of_a_network(world, tmp_path):
+    rows = world.train.frame().select("user_id", "item_id", pl.col("ts").dt.offset_by("40y"))
+    split = leave_one_out(EventLog.from_frame(rows))
+    train = split.train.histories()
+    models = {"als": CANDIDATES["ImplicitALS"](embedding_dim=8, n_epochs=3), "sasrec": SASRec(**SMALL)}
+    with session(norms=True):
+        pipelines = {
+            name: Pipeline(sources=[Source(generator=model)]).fit(train) for name, model in models.items()
+        }
+    found = evaluate(
+        pipelines, split, train=train, protocol=Protocol(k=10, metrics=("NDCG@10",), repeats="count")
+    )
+    frame = found.popularity()["als"].epoch_frame()
+    assert frame["epoch"].to_list() == [1, 2, 3]
+    assert frame["count_norm"].is_not_null().all()
+    found.save(tmp_path / "found")
+    write_report({"all": Evaluation.load(tmp_path / "found")}, tmp_path / "report.html")
+    assert "Length while training" in (tmp_path / "report.html").read_text()
+
+
+def test_a_model_that_diverges_says_so_when_its_lengths_are_asked_for_too(world):
+    with session(norms=True), pytest.raises(ConfigError, match="BPR diverged"):
+        CANDIDATES["BPR"](embedding_dim=8, n_epochs=30, lr=1e4, reg=0.0).fit(world.train)

@@ -26,10 +26,11 @@ from typing import Self
 
 import numba
 import numpy as np
+import polars as pl
 
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.als_kernels import Pairs, blocks, both_sides, conjugate_gradients, half_step
-from vitrina.candidates.factors import best_by_product, nearest_by_cosine
+from vitrina.candidates.factors import NormCurve, best_by_product, nearest_by_cosine
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import Estimator, check_positive, fitted
 from vitrina.ids import Ids
@@ -84,6 +85,8 @@ class ImplicitALS(Estimator):
     """V, (I, D)."""
     gram_: FloatArray = fitted()
     """alpha0 V^T V, (D, D)."""
+    curve_: pl.DataFrame = fitted()
+    """epoch, norm and count_norm (`vitrina.candidates.norms`), no rows but in a session with `norms`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,14 +130,17 @@ class ImplicitALS(Estimator):
         V = np.random.default_rng(self.seed).standard_normal((train.n_items, self.embedding_dim), np.float32)
         V *= scale * (np.diff(by_item.offsets) > 0)[:, None]  # an item that nobody took stays at zero
         W = np.zeros((len(train), self.embedding_dim), np.float32)
+        curve = NormCurve(train.item_counts())
         for _ in range(self.n_epochs):
             self._half_step(by_user, V, W, ridge_U)
             self._half_step(by_item, W, V, ridge_I)
+            curve.after_epoch(V)
         if not np.isfinite(V).all():
             raise ConfigError(f"ImplicitALS diverged; raise reg={self.reg} or unobserved_weight")
         self.items_ = train.items
         self.item_emb_ = V
         self.gram_ = np.float32(self.unobserved_weight) * (V.T @ V)
+        self.curve_ = curve.frame()
         return self
 
     def embed(self, queries: Histories) -> FloatArray:

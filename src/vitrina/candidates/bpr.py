@@ -25,10 +25,11 @@ from typing import ClassVar, Self
 
 import numba
 import numpy as np
+import polars as pl
 
 from vitrina.ann import Jagged, TopK
 from vitrina.ann.blocks import in_threads
-from vitrina.candidates.factors import best_by_product, nearest_by_cosine
+from vitrina.candidates.factors import NormCurve, best_by_product, nearest_by_cosine
 from vitrina.errors import ConfigError, InputError
 from vitrina.estimator import Estimator, check_positive, fitted
 from vitrina.ids import Ids
@@ -74,6 +75,8 @@ class BPR(Estimator):
     items_: Ids = fitted()
     item_emb_: FloatArray = fitted()
     """v_i, and b_i in the last column. Shape (I, D + 1)."""
+    curve_: pl.DataFrame = fitted()
+    """epoch, norm and count_norm (`vitrina.candidates.norms`), no rows but in a session with `norms`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +111,7 @@ class BPR(Estimator):
         W[users] = scale * rng.standard_normal((len(users), self.embedding_dim), np.float32)
         b = np.zeros(train.n_items, np.float32)
         marks = np.full((self.n_threads, train.n_items), -1, np.int64)
+        curve = NormCurve(train.item_counts())
         with ThreadPoolExecutor(self.n_threads) as pool:
             for epoch in range(self.n_epochs):
                 lr = np.float32(self.lr * (1 - epoch / self.n_epochs))
@@ -117,10 +121,12 @@ class BPR(Estimator):
                 list(
                     pool.map(lambda part, *own, every=shared: steps(part, *every, *own), parts, states, marks)
                 )
+                curve.after_epoch(V, b[:, None])
         if not np.isfinite(V).all():
             raise ConfigError(f"BPR diverged; lower lr={self.lr} or raise reg={self.reg}")
         self.items_ = train.items
         self.item_emb_ = np.column_stack([V, b])
+        self.curve_ = curve.frame()
         return self
 
     def embed(self, queries: Histories) -> FloatArray:

@@ -1,11 +1,14 @@
-"""What models with one vector per item share: the best items by inner product, the nearest by cosine."""
+"""What models with one vector per item share: the best by inner product, the nearest by cosine, lengths."""
 
 import numpy as np
+import polars as pl
 
 from vitrina.ann import PAD, Jagged, TopK
 from vitrina.ann.products import top_k_products
 from vitrina.ann.sparse import check_items
-from vitrina.schema import BoolArray, FloatArray, IntArray, LongArray
+from vitrina.metrics.correlation import spearman
+from vitrina.nn import session
+from vitrina.schema import BoolArray, DoubleArray, FloatArray, IntArray, LongArray
 
 
 def best_by_product(
@@ -37,3 +40,30 @@ def nearest_by_cosine(item_emb_ID: FloatArray, item_ix: IntArray, *, k: int) -> 
     unit_ID = item_emb_ID / np.maximum(norm, np.float32(1e-30))
     itself = Jagged(np.arange(len(item_ix) + 1, dtype=np.int64), item_ix)
     return top_k_products(unit_ID[item_ix], unit_ID, k=k, exclude=itself)
+
+
+def norm_figures(norm_I: DoubleArray, counts_I: LongArray) -> dict[str, float]:
+    """norm, the mean |v_i|, and count_norm, Spearman of (count, |v_i|) over the items of the log."""
+    found, is_known = {"norm": float(norm_I.mean())}, counts_I > 0
+    if np.isfinite(norm_I).all() and not np.isnan(rho := spearman(counts_I[is_known], norm_I[is_known])):
+        found["count_norm"] = rho
+    return found
+
+
+class NormCurve:
+    """Lengths of item vectors after each epoch, kept in a session with `norms`; else it does nothing."""
+
+    def __init__(self, counts_I: LongArray) -> None:
+        self.counts_I, self.is_wanted = counts_I, session.current().norms
+        self._epochs: list[dict[str, float]] = []
+
+    def after_epoch(self, *columns_ID: FloatArray) -> None:
+        """Add an epoch, of vectors whose coordinates may lie in several arrays."""
+        if self.is_wanted:
+            squares = [np.einsum("id,id->i", part, part, dtype=np.float64) for part in columns_ID]
+            figures = norm_figures(np.sqrt(sum(squares)), self.counts_I)
+            self._epochs.append({"epoch": len(self._epochs) + 1.0, **figures})
+
+    def frame(self) -> pl.DataFrame:
+        """epoch, norm, count_norm; no rows where nobody asked."""
+        return pl.DataFrame(self._epochs, schema=dict.fromkeys(("epoch", "norm", "count_norm"), pl.Float64()))

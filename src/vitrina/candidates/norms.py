@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitrina.metrics.correlation import spearman
+from vitrina.candidates.factors import norm_figures
 from vitrina.nn.next_item import Encoder
 from vitrina.schema import DoubleArray, LongArray
 
@@ -47,11 +47,7 @@ class NormWatch:
         """
         after_ID = self._vectors()
         norm_I = _norms(after_ID)
-        found = {"norm": float(norm_I.mean())}
-        is_known = self.counts_I > 0
-        correlation = spearman(self.counts_I[is_known], norm_I[is_known])
-        if not np.isnan(correlation):
-            found["count_norm"] = correlation
+        found = norm_figures(norm_I, self.counts_I)
         if self._before_ID is not None:
             cos_I = _update_cos(self._before_ID, after_ID)
             if len(cos_I):
