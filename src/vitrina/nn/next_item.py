@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from vitrina.errors import ConfigError
 from vitrina.nn import losses
 from vitrina.nn.encoder import INIT_STD, Encoder
+from vitrina.nn.fade import Fade
 from vitrina.nn.layout import Layout, Rows, Windows, pad
 from vitrina.nn.losses import Correction
 from vitrina.nn.proposals import (
@@ -34,11 +35,9 @@ from vitrina.nn.proposals import (
 from vitrina.nn.streaming import StreamingFrequency
 from vitrina.nn.trend import Trend
 from vitrina.schema import (
-    US_PER_DAY,
     US_PER_SECOND,
     BoolArray,
     DoubleArray,
-    FloatArray,
     IntArray,
     LongArray,
 )
@@ -107,7 +106,7 @@ class Batch:
 class Aims(NamedTuple):
     """What is asked of the rows of a log as targets."""
 
-    fade: "Fade | None" = None
+    fade: Fade | None = None
     """Their weights."""
     trend: Trend | None = None
     """What was in fashion at their times."""
@@ -124,26 +123,6 @@ class Aims(NamedTuple):
         if self.trend is not None:
             fields["trend_BT"] = torch.from_numpy(self.trend.row_of(ts[row_BT]))
         return fields
-
-
-class Fade(NamedTuple):
-    """Weights that halve with age, 1 on average: what followed lately says more about what follows now."""
-
-    end_us: int
-    """Time of the newest row."""
-    half_life_us: float
-    scale: float
-
-    @classmethod
-    def over(cls, ts: LongArray, half_life_days: float) -> "Fade":
-        """For the rows of a log."""
-        raw = cls(int(ts.max()), half_life_days * US_PER_DAY, 1.0)
-        return raw._replace(scale=1.0 / float(raw.of(ts).mean(dtype=np.float64)))
-
-    def of(self, ts: LongArray) -> FloatArray:
-        """Each row's weight: scale * 2^(-(end - ts) / half-life). Shape of `ts`."""
-        n_halvings = (self.end_us - np.asarray(ts)).astype(np.float32) / np.float32(self.half_life_us)
-        return np.asarray(self.scale * np.exp2(-n_halvings), dtype=np.float32)
 
 
 NO_AIMS = Aims()
