@@ -123,6 +123,18 @@ def test_looking_both_ways_stays_within_a_history_and_off_padding():
     assert moved.tolist() == [6 <= row < 13 for row in range(16)]
 
 
+@pytest.mark.parametrize("kind", ["hstu", "gru"])
+def test_blocks_that_only_look_back_refuse_to_look_both_ways(kind):
+    encoder = encoder_of(kind, causal=False)
+    with pytest.raises(
+        InputError, match=r"cannot follow a mask of shape \(4, 1, 1, 7\); give the encoder caus"
+    ):
+        states(encoder, pad(WINDOWS))
+    if kind == "hstu":
+        with pytest.raises(InputError, match=r"cannot follow a mask of shape \(2, 1, 9, 9\)"):
+            states(encoder, pack(WINDOWS, 9))
+
+
 def test_positions_are_counted_from_the_newest_row():
     for start in (6, 8, 10):
         layout = pad(Windows(np.array([start]), np.array([13]))).layout
