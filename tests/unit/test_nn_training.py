@@ -3,6 +3,9 @@
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,24 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_weights(tmp_path_facto
         except small.Killed:
             continue
     same(noisy_fit(folder), noisy_fit())
+
+
+@pytest.mark.parametrize("steps", [(10,), pytest.param((3, 19, 1, 17, 9), marks=pytest.mark.slow)])
+def test_a_process_killed_with_sigkill_goes_on_to_the_same_weights(steps, tmp_path) -> None:
+    """The signal strikes wherever the process then is: in a step, or while a checkpoint is written."""
+    for step in steps:
+        program = [sys.executable, small.__file__, str(tmp_path / "run"), "alone"]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(step):
+                assert process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    assert checkpoint.find(tmp_path / "run") is not None
+    left = []
+    found = small.noisy_fit(tmp_path / "run", on_step=lambda *step: left.append(step))
+    assert 0 < len(left) <= 80 - sum(steps) + len(steps)  # the checkpoint of a step follows its line
+    for name, array in small.noisy_fit().items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_checkpoints_between_steps_need_not_be_written_at_each(tmp_path) -> None:
