@@ -348,7 +348,7 @@ def clip_(params: Iterable[Tensor], largest: float) -> None:
             grads.append(param.grad.values() if param.grad.is_sparse else param.grad)
     scale = (largest / (nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
     for grad in grads:
-        grad.mul_(scale)
+        grad.mul_(scale.to(grad.device))
 
 
 def _after_epoch(state: _Trainee) -> None:
