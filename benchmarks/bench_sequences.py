@@ -212,7 +212,7 @@ def record(case: Case, entry: dict[str, Any]) -> None:
     harness.record(
         harness.Row(
             name=case.row,
-            what=f"{case.label}, {case.table}: HR@10 {entry['recall@10'][0]:.4f}, NDCG@10",
+            what=f"{case.label}, {case.table}",
             ours=entry["ndcg@10"][0],
             peer="-",
             theirs=None,

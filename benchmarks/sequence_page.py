@@ -25,12 +25,13 @@ def write_page(kept: dict[str, Any]) -> None:
         for view, words in VIEWS.items():
             rows = [e for e in on(kept["entries"], table, view) if e["group"] == "models"]
             if rows:
+                told = {e["model"]: named(e) for e in rows}
                 parts += [
                     section(f"{title}: {words}", sorted(rows, key=lambda e: -e["ndcg@10"][0])),
-                    differences(on(kept["paired"], table, view), [e["model"] for e in rows]),
-                    slice_table(on(kept["slices"], table, view)),
-                    pause_table(on(kept["pauses"], table, view)),
-                    delay_table(on(kept["delays"], table, view)),
+                    differences(on(kept["paired"], table, view), told),
+                    slice_table(on(kept["slices"], table, view), told),
+                    pause_table(on(kept["pauses"], table, view), told),
+                    delay_table(on(kept["delays"], table, view), told),
                 ]
     parts.append(correction_section(kept["corrections"]))
     PAGE.write_text("\n".join(part for part in parts if part))
@@ -39,6 +40,11 @@ def write_page(kept: dict[str, Any]) -> None:
 def on(rows: list[dict[str, Any]], table: str, view: str) -> list[dict[str, Any]]:
     """Those of one log and view."""
     return [e for e in rows if (e["table"], e["view"]) == (table, view)]
+
+
+def named(entry: dict[str, Any]) -> str:
+    """A model, with what it was told that others were not."""
+    return str(entry["model"]) + (f" ({entry['disclosed']})" if entry["disclosed"] else "")
 
 
 def section(title: str, rows: list[dict[str, Any]]) -> str:
@@ -51,54 +57,53 @@ def section(title: str, rows: list[dict[str, Any]]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for e in rows:
-        name = e["model"] + (f" ({e['disclosed']})" if e["disclosed"] else "")
         seeds = str(e["seeds"]) + ("" if e["sd_seeds"] is None else f" ({e['sd_seeds']:.4f})")
         cells = [spread(e[m]) for m in ("recall@10", "ndcg@10", "recall@100")]
         cells += [f"{e['coverage@10']:.3f}", seeds, str(e["epochs"] or "-"), f"{e['fit_cpu_s']:.0f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {named(e)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def differences(rows: list[dict[str, Any]], models: list[str]) -> str:
+def differences(rows: list[dict[str, Any]], told: dict[str, str]) -> str:
     """The best sequence model, of those with values per user, against the others."""
     if not rows:
         return ""
-    told = ", ".join(f"{d['other']} {signed(d['difference'])}" for d in rows)
-    lost = set(models) - {rows[0]["best"]} - {d["other"] for d in rows}
+    others = ", ".join(f"{told[d['other']]} {signed(d['difference'])}" for d in rows)
+    lost = set(told) - {rows[0]["best"]} - {d["other"] for d in rows}
     without = f" No values per user were kept of {'; '.join(sorted(lost))}." if lost else ""
-    return f"NDCG@10 of **{rows[0]['best']}** minus that of the others, paired by user: {told}.{without}\n"
+    return f"NDCG@10 of **{rows[0]['best']}** minus that of the others, paired by user: {others}.{without}\n"
 
 
-def slice_table(rows: list[dict[str, Any]]) -> str:
+def slice_table(rows: list[dict[str, Any]], told: dict[str, str]) -> str:
     """Parts of the targets."""
     if not rows:
         return ""
     names = SLICES[rows[0]["view"]]
     lines = [f"| model | {' | '.join(n.replace('|', ', ') for n in names)} |", "|---|" + "---:|" * len(names)]
     for e in sorted(rows, key=lambda e: -e[names[0]][0]):
-        lines.append(f"| {e['model']} | " + " | ".join(spread(e[n]) for n in names) + " |")
+        lines.append(f"| {told[e['model']]} | " + " | ".join(spread(e[n]) for n in names) + " |")
     return "\n".join(lines) + "\n"
 
 
-def pause_table(rows: list[dict[str, Any]]) -> str:
+def pause_table(rows: list[dict[str, Any]], told: dict[str, str]) -> str:
     """Users by how long they were away."""
     if not rows:
         return ""
-    told = [(name, rows[0][name][3]) for name in PAUSES if rows[0][name]]
-    heads = [f"{name} ({n} users)" for name, n in told]
+    groups = [(name, rows[0][name][3]) for name in PAUSES if rows[0][name]]
+    heads = [f"{name} ({n} users)" for name, n in groups]
     hour, day = rows[0]["share of rows within an hour"], rows[0]["share of rows within a day"]
     lines = [
         f"In training {hour:.1%} of the rows follow a user's row before within an hour, {day:.1%} in a day. "
         "NDCG@10 by the time, at most, from a user's last row of training to the first held-out one:\n",
         f"| model | {' | '.join(heads)} |",
-        "|---|" + "---:|" * len(told),
+        "|---|" + "---:|" * len(groups),
     ]
-    for e in sorted(rows, key=lambda e: -sum(e[name][0] * n for name, n in told)):
-        lines.append(f"| {e['model']} | " + " | ".join(spread(e[name]) for name, _ in told) + " |")
+    for e in sorted(rows, key=lambda e: -sum(e[name][0] * n for name, n in groups)):
+        lines.append(f"| {told[e['model']]} | " + " | ".join(spread(e[name]) for name, _ in groups) + " |")
     return "\n".join(lines) + "\n"
 
 
-def delay_table(rows: list[dict[str, Any]]) -> str:
+def delay_table(rows: list[dict[str, Any]], told: dict[str, str]) -> str:
     """Targets by how long after the cut they were taken."""
     if not rows:
         return ""
@@ -108,7 +113,7 @@ def delay_table(rows: list[dict[str, Any]]) -> str:
         "|---|" + "---:|" * len(DELAYS),
     ]
     for e in sorted(rows, key=lambda e: -e[next(iter(DELAYS))][0]):
-        lines.append(f"| {e['model']} | " + " | ".join(spread(e[name]) for name in DELAYS) + " |")
+        lines.append(f"| {told[e['model']]} | " + " | ".join(spread(e[name]) for name in DELAYS) + " |")
     return "\n".join(lines) + "\n"
 
 
