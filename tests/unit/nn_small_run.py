@@ -1,6 +1,7 @@
 """A small training run for the tests of the loop: one process by `run`, several as a program under torchrun.
 
 torchrun --nproc-per-node 2 nn_small_run.py <folder> ddp
+python nn_small_run.py <folder> alone       says each step, for a test that kills it with SIGKILL
 """
 
 import os
@@ -109,6 +110,9 @@ def small_log() -> Histories:
 
 def main(out: Path, kind: str) -> None:
     torch.set_num_threads(1)
+    if kind == "alone":
+        noisy_fit(out, lambda epoch, at, loss: print(epoch, at, flush=True), checkpoint_s=0.0)
+        return
     rank = int(os.environ["RANK"])
     found: dict[str, np.ndarray] = {}
     train = small_log()
@@ -130,6 +134,15 @@ def main(out: Path, kind: str) -> None:
     found |= {f"{kind}_sasrec/item_ix": lists.item_ix, f"{kind}_sasrec/score": lists.score}
     found[f"{kind}_sasrec/loss"] = model.curve_["loss"].to_numpy()
     np.savez(out / f"rank{rank}.npz", **found)
+
+
+def noisy_fit(folder: Path | None = None, on_step: Any = None, checkpoint_s: float = 1e9) -> Any:
+    """Weights of a run of 80 steps with dropout and drawn negatives."""
+    loss = {"loss": "sampled_softmax", "n_negatives": 6, "negatives": "mixed", "learned_temperature": True}
+    objective = new_objective(dropout=0.3, dtype=torch.float32, **loss)
+    schedule = new_schedule(n_epochs=20, checkpoint_s=checkpoint_s)
+    fit(objective, schedule, new_run(folder=folder, on_step=on_step))
+    return weights(objective)
 
 
 def fit_until(folder: Path, *, step: int) -> None:

@@ -45,6 +45,22 @@ def world_of_feedback(seed: int, n_users: int = 200, n: int = 24) -> tuple[Histo
     return log(list(rows)), taste
 
 
+def world_of_refusals(n_users: int = 80) -> tuple[Histories, np.ndarray]:
+    """Half of what a user takes, items 0..3 or 4..7, says the user's group; the rest is 8..15, each once.
+
+    Who takes an item of the own parity there was shown its neighbour before: of (8, 9), (10, 11), ... group 0
+    refuses the odd one, group 1 the even one. Both take both equally often, so only impressions tell.
+    """
+    rng, group, rows = np.random.default_rng(0), np.arange(n_users) % 2, []
+    for user in range(n_users):
+        for t, item in enumerate(rng.permutation(np.arange(8, 16)).tolist()):
+            rows.append((user, int(rng.integers(4) + 4 * group[user]), 10 * t, "take"))
+            if item % 2 == group[user]:
+                rows.append((user, item ^ 1, 10 * t + 3, "impression"))
+            rows.append((user, item, 10 * t + 5, "take"))
+    return log(rows), group
+
+
 # --- learning -----------------------------------------------------------------------------------------------
 
 
@@ -65,6 +81,20 @@ def test_feedback_tells_tastes_that_the_next_item_does_not():
     assert abs(told["next item only"]) < 0.05
     assert share["both"] > 0.9
     assert told["both"] > 0.5
+
+
+def test_only_pairs_tell_what_was_shown_and_refused():
+    train, group = world_of_refusals()
+    better_UP = np.arange(8, 16, 2) + group[:, None]  # items are numbered as they are named
+    params = {"dropout": 0.0, "loss": "softmax", "batch_size": 10, "n_epochs": 1, "tuning_lr": 0.005}
+    share = {}
+    for weight in (0.0, 1.0):
+        model = ARGUS(**SMALL, **params, n_tuning_epochs=3, pair_weight=weight).fit(train)
+        score_UI = model.embed(train) @ model.item_emb_.T
+        taken_UP, refused_UP = (np.take_along_axis(score_UI, ix, 1) for ix in (better_UP, better_UP ^ 1))
+        share[weight] = (taken_UP > refused_UP).mean()
+    assert share[0.0] < 0.6
+    assert share[1.0] > 0.95
 
 
 def test_saved_and_loaded_it_gives_the_same_lists(tmp_path):
@@ -195,6 +225,52 @@ def test_the_objective_is_the_same_in_runs_as_in_one_batch(monkeypatch):
     assert all(grad is not None for grad in found[0])
     for in_runs, at_once in zip(*found, strict=True):
         torch.testing.assert_close(in_runs, at_once, rtol=1e-9, atol=1e-9)
+
+
+def slow_pairs(query_BTD, item_emb_ID, pairs, tau, *, cosine):
+    """Sum of -log sigmoid((<u, e(a)> - <u, e(b)>) / tau), and its gradients in queries, items and tau."""
+    value, d_query, d_items, d_tau = 0.0, np.zeros_like(query_BTD), np.zeros_like(item_emb_ID), 0.0
+    for row, token, a, b in zip(*(column.tolist() for column in pairs), strict=True):
+        raw = query_BTD[row, token], item_emb_ID[a], item_emb_ID[b]
+        norms = [np.sqrt((x**2).sum()) if cosine else 1.0 for x in raw]
+        u, e_a, e_b = (x / norm for x, norm in zip(raw, norms, strict=True))
+        margin = (u @ e_a - u @ e_b) / tau
+        value += np.log(1 + np.exp(-margin))
+        slope = -1 / (1 + np.exp(margin))
+        slopes = [slope * (e_a - e_b) / tau, slope * u / tau, -slope * u / tau]
+        if cosine:  # of x / |x|: what is orthogonal to x, over |x|
+            unit = zip(slopes, (u, e_a, e_b), norms, strict=True)
+            slopes = [(s - (s @ x) * x) / norm for s, x, norm in unit]
+        d_query[row, token] += slopes[0]
+        d_items[a] += slopes[1]
+        d_items[b] += slopes[2]
+        d_tau -= slope * margin / tau
+    return value, d_query, d_items, d_tau
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_loss_of_pairs_and_its_gradients_are_their_formulas(cosine):
+    net, read, layout = tokens()
+    pairs = Pairs(*(torch.tensor(c) for c in ([0, 1, 1, 0], [2, 5, 5, 0], [1, 2, 1, 7], [3, 1, 8, 2])))
+    config = LossConfig(loss="softmax", cosine=cosine, temperature=0.4, learned_temperature=True)
+    options = {"feedback_weight": 1.0, "groups": ()}
+    objectives = [
+        ArgusObjective(net, config, np.ones(9, np.int64), **options, pair_weight=mu).double()
+        for mu in (0.0, 0.7)
+    ]
+    objective, batch = objectives[1], Triples(read, read, layout, pairs)
+    query_BTD = objective._heads(read, read, layout)[..., :8].detach().requires_grad_()
+    item_emb_ID, theta = net.item_vectors().detach().requires_grad_(), objective.temperature.theta
+    arrays = query_BTD.detach().numpy(), item_emb_ID.detach().numpy()
+    tau = objective.temperature().item()
+    value, d_query, d_items, d_tau = slow_pairs(*arrays, pairs, tau, cosine=cosine)
+    loss = objective._of_pairs(query_BTD, item_emb_ID, pairs)
+    found = [x.numpy() for x in torch.autograd.grad(loss, [query_BTD, item_emb_ID, theta])]
+    assert loss.item() == pytest.approx(value, rel=1e-6)  # margins are in float32
+    for one, wanted in zip(found, (d_query, d_items, d_tau * tau), strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-5, atol=1e-6)
+    without, with_pairs = (float(one(batch)[0].detach()) for one in objectives)
+    assert with_pairs - without == pytest.approx(0.7 * value, rel=1e-5)
 
 
 @pytest.mark.parametrize(("size", "millions"), [("3m", 3.15), ("25m", 25.2), ("100m", 100.7), ("1b", 1006.6)])

@@ -7,6 +7,7 @@ from scipy import stats
 from torch import Generator, Tensor
 
 from vitrina.errors import ConfigError, InputError
+from vitrina.log import Frequencies
 from vitrina.nn.proposals import (
     CrossBatchMemory,
     InBatch,
@@ -133,6 +134,30 @@ def test_a_proposal_of_one_item_collides_with_it_everywhere() -> None:
         positives = torch.zeros(3, dtype=torch.int64)
         drawn = proposal.draw(positives, Generator())
         assert not collisions(drawn, positives).any()
+
+
+@pytest.mark.parametrize("max_exact", [100, 0])
+def test_a_unigram_of_frequencies_draws_as_they_estimate(max_exact: int) -> None:
+    """Counted in two parts, exactly or by a sketch of one row of 7 counters, which 10 items share."""
+    ids = [f"item {i}" for i in range(10)]
+    seen = Frequencies(max_exact=max_exact, eps=0.4, delta=0.5)
+    seen.update(ids, COUNTS // 2)
+    seen.update(np.repeat(ids, COUNTS - COUNTS // 2).tolist())
+    counts = seen.estimate(ids)
+    assert (counts >= COUNTS).all()
+    assert np.array_equal(counts, COUNTS) == (max_exact > 0)
+    proposal = Unigram.of(seen, ids, 20_000, power=0.5)
+    q = counts**0.5 / (counts**0.5).sum()
+    np.testing.assert_allclose(proposal.log_q(torch.arange(10)).exp(), q, rtol=1e-5)
+    drawn = proposal.draw(torch.zeros(1, dtype=torch.int64), Generator().manual_seed(0)).item_ix
+    found = np.bincount(drawn, minlength=10)
+    assert not found[q == 0].any()
+    assert stats.chisquare(found[q > 0], 20_000 * q[q > 0]).pvalue > 1e-4
+
+
+def test_a_unigram_of_frequencies_that_know_no_item_is_refused() -> None:
+    with pytest.raises(InputError, match="not all 0"):
+        Unigram.of(Frequencies(), [1, 2], 5)
 
 
 @pytest.mark.parametrize("kind", [lambda c: Unigram(c, 3), InBatch, lambda c: Mixed(c, n_uniform=2)])

@@ -3,6 +3,9 @@
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ import nn_small_run as small  # noqa: E402
 from vitrina.candidates.sasrec import SASRec  # noqa: E402
 from vitrina.errors import ArtifactError, ConfigError  # noqa: E402
 from vitrina.nn import checkpoint  # noqa: E402
+from vitrina.nn.embeddings import MultiHash  # noqa: E402
+from vitrina.nn.rowwise import RowwiseAdagrad  # noqa: E402
 from vitrina.nn.session import session  # noqa: E402
-from vitrina.nn.training import NotFiniteError, Schedule, fit, has_fast_bf16  # noqa: E402
+from vitrina.nn.training import NotFiniteError, Run, Schedule, fit, has_fast_bf16  # noqa: E402
 
 N_STEPS = 8  # 2 epochs of 4 batches
 NOISY = {
@@ -75,6 +80,24 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_weights(tmp_path_facto
         except small.Killed:
             continue
     same(noisy_fit(folder), noisy_fit())
+
+
+@pytest.mark.parametrize("steps", [(10,), pytest.param((3, 19, 1, 17, 9), marks=pytest.mark.slow)])
+def test_a_process_killed_with_sigkill_goes_on_to_the_same_weights(steps, tmp_path) -> None:
+    """The signal strikes wherever the process then is: in a step, or while a checkpoint is written."""
+    for step in steps:
+        program = [sys.executable, small.__file__, str(tmp_path / "run"), "alone"]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(step):
+                assert process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    assert checkpoint.find(tmp_path / "run") is not None
+    left = []
+    found = small.noisy_fit(tmp_path / "run", on_step=lambda *step: left.append(step))
+    assert 0 < len(left) <= 80 - sum(steps) + len(steps)  # the checkpoint of a step follows its line
+    for name, array in small.noisy_fit().items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_checkpoints_between_steps_need_not_be_written_at_each(tmp_path) -> None:
@@ -368,6 +391,61 @@ def test_clipping_bounds_the_gradient() -> None:
         )
     assert min(norms[:N_STEPS]) > 0.05
     assert norms[N_STEPS:] == pytest.approx([0.05] * N_STEPS, rel=1e-4)
+
+
+class TwoBags(torch.nn.Module):
+    """A hashed table and a dense layer; a batch is ids (B, n) and the figures (B,) they should add up to."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = MultiHash(50, 4, sparse=sparse)
+        self.layer = torch.nn.Linear(4, 1)
+
+    def forward(self, batch: Any) -> tuple[Any, Any]:
+        ids, wanted_B = batch
+        found_B = self.layer(self.table(ids).sum(1))[:, 0]
+        return (found_B - wanted_B).square().sum(), torch.tensor(len(ids))
+
+
+OPTIMIZERS = {
+    "rowwise": lambda module: RowwiseAdagrad(module.parameters(), lr=0.1),
+    "sgd": lambda module: torch.optim.SGD(module.parameters(), lr=0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("clip", [0.0, 0.3])
+def test_a_sparse_table_takes_the_steps_of_a_dense_one(clip, optimizer) -> None:
+    """Both optimisers leave rows without a gradient where they are; ids repeat within a batch."""
+
+    def batches(epoch: int) -> Any:
+        generator = torch.Generator().manual_seed(epoch)
+        for _ in range(3):
+            yield torch.randint(20, (8, 3), generator=generator), torch.randn(8, generator=generator) * 9
+
+    found, norms = [], []
+    for sparse in (True, False):
+        objective = TwoBags(sparse=sparse)
+        run = Run(batches=batches, n_batches=3)
+
+        def on_step(*_: Any, objective: Any = objective) -> None:
+            grads = [p.grad.to_dense() for p in objective.parameters()]
+            norms.append(float(torch.cat([grad.flatten() for grad in grads]).norm()))
+
+        run.on_step = on_step
+        schedule = small.new_schedule(lr=0.05, clip_norm=clip)
+        curve = fit(objective, schedule, run, optimizer=OPTIMIZERS[optimizer])
+        assert objective.table.table.weight.grad.is_sparse == sparse
+        found.append((small.weights(objective), [entry["loss"] for entry in curve]))
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    for name, array in found[0][0].items():
+        np.testing.assert_allclose(array, found[1][0][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(norms[:6], norms[6:], rtol=1e-4)
+    if clip:
+        assert norms == pytest.approx([clip] * 12, rel=1e-4)
+    else:
+        assert min(norms) > 0.3
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path) -> None:

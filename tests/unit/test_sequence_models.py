@@ -1,5 +1,6 @@
 """Sequence models: what they learn, what may not move them, HSTU against its formula, bad input."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,18 @@ def test_looking_both_ways_stays_within_a_history_and_off_padding():
     changed[12] = (changed[12] + 1) % N_ITEMS
     moved = np.abs(states(encoder, pad(WINDOWS), changed) - before).max(axis=1) > 1e-6
     assert moved.tolist() == [6 <= row < 13 for row in range(16)]
+
+
+@pytest.mark.parametrize("kind", ["hstu", "gru"])
+def test_blocks_that_only_look_back_refuse_to_look_both_ways(kind):
+    encoder = encoder_of(kind, causal=False)
+    with pytest.raises(
+        InputError, match=r"cannot follow a mask of shape \(4, 1, 1, 7\); give the encoder caus"
+    ):
+        states(encoder, pad(WINDOWS))
+    if kind == "hstu":
+        with pytest.raises(InputError, match=r"cannot follow a mask of shape \(2, 1, 9, 9\)"):
+            states(encoder, pack(WINDOWS, 9))
 
 
 def test_positions_are_counted_from_the_newest_row():
@@ -362,6 +375,56 @@ def test_thinned_histories_keep_their_newest_rows_and_order():
     # kept whole with probability 100^1.2 / 100^2 = 0.025: within 4 standard deviations of 300 draws
     assert abs(np.mean(kept) - 0.025) < 4 * np.sqrt(0.025 * 0.975 / 300)
     assert np.mean(ages) < 49.7  # uniform over the older 99 would be 50; the newest weigh a little more
+
+
+def chance_of_each_set(weights, n):
+    """Of every set of n drawn one after another without replacement, each time in proportion to weight."""
+    chance = {}
+    for order in itertools.permutations(range(len(weights)), n):
+        p, left = 1.0, sum(weights)
+        for one in order:
+            p, left = p * weights[one] / left, left - weights[one]
+        chance[frozenset(order)] = chance.get(frozenset(order), 0.0) + p
+    return chance
+
+
+def test_thinned_rows_are_drawn_without_replacement_by_their_age():
+    """Five rows aged 90, 50, 40, 20 and 0 days, thinned to three: the newest, and two of the others."""
+    age = np.array([90, 50, 40, 20, 0])
+    ts, n_draws = (100 - age) * US_PER_DAY, 40_000
+    rows = pad(Windows(np.zeros(n_draws, np.int64), np.full(n_draws, 5)))
+    some = thinned(rows, ts, n=9, exponent=1.0, rng=np.random.default_rng(0))  # 9^(1/2) = 3 rows
+    length = some.layout.valid_BT.sum(1).numpy()
+    p_whole = 9 / 5**2
+    assert abs((length == 5).mean() - p_whole) < 4 * np.sqrt(p_whole * (1 - p_whole) / n_draws)
+    kept = some.row_BT[length == 3, :3]
+    assert len(kept) + (length == 5).sum() == n_draws
+    assert (kept[:, 2] == 4).all()
+    for drawn, p in chance_of_each_set(1 - age[:4] / age.sum(), 2).items():
+        found = (kept[:, :2] == sorted(drawn)).all(1).mean()
+        assert abs(found - p) < 4 * np.sqrt(p * (1 - p) / len(kept)), drawn
+
+
+def test_long_histories_are_thinned_in_training_and_short_ones_whole(monkeypatch):
+    """Of 36 rows that are read 36^(1/2) = 6 are left, but for a history in 36; short ones keep their 5."""
+    train, seen = log_of([np.arange(40) % 9] * 30 + [np.arange(6)] * 5), []
+    real = HSTU._batch
+
+    def spied(*given):
+        seen.append(real(*given))
+        return seen[-1]
+
+    def lengths(**more):
+        monkeypatch.setattr(HSTU, "_batch", spied)
+        seen.clear()
+        HSTU(embedding_dim=8, max_len=36, n_epochs=1, batch_size=7, windows="last", **more).fit(train)
+        return np.sort(np.concatenate([batch.layout.valid_BT.sum(1).numpy() for batch in seen]))
+
+    whole, short = lengths(), lengths(length_exponent=1.0)
+    assert whole.tolist() == [5] * 5 + [36] * 30
+    assert set(short[5:]) <= {6, 36}
+    assert short[:5].tolist() == [5] * 5
+    assert (short == 6).sum() >= 24
 
 
 def test_hidden_items_leave_no_trace_in_what_bert4rec_reads():

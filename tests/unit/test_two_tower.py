@@ -15,6 +15,8 @@ from vitrina.candidates.two_tower import TwoTower
 from vitrina.errors import ConfigError, InputError
 from vitrina.ids import Ids
 from vitrina.log import Catalogue, Histories
+from vitrina.nn.layout import Windows, pack, pad
+from vitrina.nn.towers import Towers
 from vitrina.pipeline import Pipeline, Source
 
 SMALL = {"embedding_dim": 16, "max_len": 20, "batch_size": 32, "lr": 0.01, "n_negatives": 32, "n_epochs": 8}
@@ -432,3 +434,32 @@ def test_a_date_is_the_same_number_in_every_unit():
         np.testing.assert_allclose(
             encode(table.with_columns(pl.col("since").cast(dtype)), ids, learnt).number, wanted
         )
+
+
+NOTHING_KNOWN = {
+    "offsets": np.zeros(10, np.int64),
+    "token": np.zeros(0, np.int64),
+    "weight": np.zeros(0, np.float32),
+    "number": np.zeros((9, 0), np.float32),
+    "content": np.zeros((9, 0), np.float32),
+}
+SHAPE = {"n_buckets": 4, "embedding_dim": 8, "n_heads": 2, "dropout": 0.0, "p_no_id": 0.0, "p_nobody": 0.0}
+
+
+@pytest.mark.parametrize(("n_layers", "people"), [(0, None), (0, NOTHING_KNOWN), (1, NOTHING_KNOWN)])
+def test_towers_refuse_packed_rows_whose_histories_would_share_a_mean_or_a_person(n_layers, people):
+    towers = Towers(NOTHING_KNOWN, people, np.ones(9, bool), n_layers=n_layers, **SHAPE)
+    rows = pack(Windows(np.array([0, 4]), np.array([4, 9])), 9)
+    with pytest.raises(InputError, match=f"towers of {n_layers} blocks.* cannot read packed rows; pad them"):
+        towers(rows.take(np.arange(9), 9), rows.layout)
+
+
+def test_towers_with_blocks_read_packed_rows_as_padded_ones():
+    torch.manual_seed(0)
+    towers = Towers(NOTHING_KNOWN, None, np.ones(9, bool), n_layers=1, **SHAPE).eval()
+    windows, found = Windows(np.array([0, 4]), np.array([4, 9])), []
+    for rows in (pack(windows, 9), pad(windows)):
+        state_BTD = towers(rows.take(np.arange(9), 9), rows.layout)
+        valid_BT = rows.layout.valid_BT
+        found.append(state_BTD[valid_BT][np.argsort(rows.row_BT[valid_BT.numpy()])])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)

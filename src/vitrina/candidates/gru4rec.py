@@ -82,8 +82,14 @@ class Recurrent(nn.Module):
         """States after each token; padding lies behind the last token, so it changes none of them.
 
         Raises:
-            InputError: the rows are packed; a state would run from one history into the next.
+            InputError: the rows are packed, and a state would run from one history into the next; or a mask
+                says what a token sees.
         """
         if layout.segment_BT is not None:
             raise InputError("a recurrent network cannot read packed rows; pad them, one history a row")
+        if mask is not None:
+            raise InputError(
+                "a recurrent network looks back alone and cannot follow a mask of shape "
+                f"{tuple(mask.shape)}; give the encoder causal=True or other blocks"
+            )
         return self.out(self.dropout(self.gru(x_BTD)[0]))  # type: ignore[no-any-return]

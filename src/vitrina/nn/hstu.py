@@ -120,8 +120,16 @@ class HSTULayers(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor, layout: Layout, mask: Tensor | None = None) -> Tensor:
-        """All layers; a mask of another kind is refused, because the layout says all there is to say."""
-        del mask
+        """All layers.
+
+        Raises:
+            InputError: the mask is another than that of the layout, which alone says what a token sees.
+        """
+        if mask is not None and not layout.is_causal(mask):
+            raise InputError(
+                f"HSTU looks back alone and cannot follow a mask of shape {tuple(mask.shape)}; "
+                "give the encoder causal=True or other blocks"
+            )
         pairs = pairs_of(layout)
         for layer in self.layers:
             x_BTD = layer(x_BTD, pairs)

@@ -107,6 +107,11 @@ class Layout:
         same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
         return torch.tril(same_BTT)[:, None]
 
+    def is_causal(self, mask: Tensor) -> bool:
+        """Whether a mask is `causal_mask`, where that is one."""
+        causal = self.causal_mask()
+        return causal is not None and torch.equal(mask, causal)
+
     def mutual_mask(self) -> Tensor:
         """(B, 1, T or 1, T), True where a token (row) sees another (column), earlier or later."""
         if self.segment_BT is None:

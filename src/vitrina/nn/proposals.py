@@ -20,7 +20,8 @@ the positives: the same state of it gives the same negatives.
 See also: `vitrina.nn.losses.sampled_softmax`; docs/losses.md says which to choose.
 """
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -29,7 +30,7 @@ from torch import Generator, Tensor
 
 from vitrina.errors import ConfigError, InputError
 from vitrina.nn.corrections import Negatives, Temperature, collisions
-from vitrina.schema import BoolArray, DoubleArray, IntArray
+from vitrina.schema import BoolArray, DoubleArray, IntArray, LongArray
 
 __all__ = [
     "CrossBatchMemory",
@@ -55,6 +56,14 @@ class Proposal(Protocol):
 
     def log_q(self, item_ix: Tensor) -> Tensor:
         """Log Q of any items, in their shape, float32; -inf for one that is never drawn."""
+        ...
+
+
+class Estimates(Protocol):
+    """Counts of ids, exact or not, as `vitrina.log.Frequencies` keeps them."""
+
+    def estimate(self, ids: Any) -> LongArray:
+        """Count of each id. Shape (n,)."""
         ...
 
 
@@ -98,7 +107,7 @@ class Unigram:
 
     def __init__(
         self,
-        counts_I: IntArray | BoolArray | Tensor,
+        counts_I: IntArray | LongArray | BoolArray | Tensor,
         n: int,
         *,
         power: float = 1.0,
@@ -114,6 +123,23 @@ class Unigram:
             self.log_q_I = torch.from_numpy(np.log(p_I).astype(np.float32))
         keep_I, alias_I = _alias_table(p_I * len(p_I))
         self.keep_I, self.alias_I = torch.from_numpy(keep_I), torch.from_numpy(alias_I)
+
+    @classmethod
+    def of(cls, frequencies: Estimates, ids: Iterable[Any], n: int, **options: Any) -> "Unigram":
+        """From counts that a stream of ids left, exact or estimated.
+
+        Where counts are estimates, so is the draw, and `log_q` is that of the draw: corrections stay exact.
+
+        Args:
+            frequencies: counts by id.
+            ids: of items 0, 1, ..., as `Histories.items.values` has them.
+            n: M, draws with replacement.
+            options: power, shared, n_share.
+
+        Raises:
+            InputError: none of the ids was counted.
+        """
+        return cls(frequencies.estimate(ids), n, **options)
 
     def draw(self, positives_P: Tensor, generator: Generator) -> Negatives:
         """M items, (G, M) or (P, M). Cost: O(M), O(G M) or O(P M)."""
@@ -289,7 +315,7 @@ def _check_at_least_one(owner: str, **counts: int) -> None:
             raise ConfigError(f"{owner}.{name} must be at least 1, got {value}")
 
 
-def _checked_counts(owner: str, counts_I: IntArray | BoolArray | Tensor) -> DoubleArray:
+def _checked_counts(owner: str, counts_I: IntArray | LongArray | BoolArray | Tensor) -> DoubleArray:
     counts = np.asarray(counts_I, dtype=np.float64)
     if counts.ndim != 1 or not len(counts) or counts.min() < 0 or counts.sum() == 0:
         raise InputError(

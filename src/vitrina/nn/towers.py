@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from vitrina.errors import InputError
 from vitrina.nn import losses
 from vitrina.nn.blocks import TransformerBlock, through
 from vitrina.nn.embeddings import ContentProjection, MultiHash
@@ -161,7 +162,16 @@ class Towers(nn.Module):
         return x_UD + self.item_head(x_UD)  # type: ignore[no-any-return]
 
     def forward(self, item_BT: Tensor, layout: Layout) -> Tensor:
-        """U after every token. Shape (B, T, D)."""
+        """U after every token. Shape (B, T, D).
+
+        Raises:
+            InputError: rows are packed, and would share one mean or one person among their histories.
+        """
+        if layout.segment_BT is not None and (not len(self.blocks) or self.about_person is not None):
+            raise InputError(
+                f"towers of {len(self.blocks)} blocks{' that know people' * (self.about_person is not None)} "
+                "cannot read packed rows; pad them, one history a row"
+            )
         distinct_U, at_BT = _distinct(item_BT.clamp(max=self.n_items - 1))
         x_BTD = self.dropout(self.read(distinct_U)[at_BT]) * layout.valid_BT[..., None]
         if len(self.blocks):

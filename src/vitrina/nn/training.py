@@ -328,11 +328,27 @@ def _step(state: _Trainee, at: int, batch: Any, device: torch.device, *, bf16: b
         )
     (loss_sum * (weight * here.size / max(1, said.n_terms))).backward()
     if schedule.clip_norm:
-        nn.utils.clip_grad_norm_(state.wrapped.parameters(), schedule.clip_norm)
+        clip_(state.wrapped.parameters(), schedule.clip_norm)
     state.optimizer.step()
     progress.step, progress.step_of_epoch = progress.step + 1, at + 1
     progress.loss_sum, progress.n_terms = progress.loss_sum + said.loss_sum, progress.n_terms + said.n_terms
     return said
+
+
+def clip_(params: Iterable[Tensor], largest: float) -> None:
+    """Scale gradients, all alike, so that their norm together is at most `largest`.
+
+    A sparse gradient may hold a row more than once; what its rows add up to is what counts, and is scaled.
+    """
+    grads = []
+    for param in params:
+        if param.grad is not None and param.grad.is_sparse:
+            param.grad = param.grad.coalesce()
+        if param.grad is not None:
+            grads.append(param.grad.values() if param.grad.is_sparse else param.grad)
+    scale = (largest / (nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(scale.to(grad.device))
 
 
 def _after_epoch(state: _Trainee) -> None:
