@@ -105,7 +105,8 @@ FLAGS = {
     "vitrina inspect": {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
-    "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--json", "--quiet", "--debug"},
+    "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--other-schedule"}
+    | {"--json", "--quiet", "--debug"},
     "vitrina train": {"config", "--model", "--out", "--other-schedule", "--json", "--quiet", "--debug"},
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"

@@ -59,12 +59,12 @@ from vitrina.ann import Jagged, TopK
 from vitrina.candidates.contexts import N_CONTEXTS, SURFACE, TIME, contexts, of_time
 from vitrina.candidates.held_out import HeldOut
 from vitrina.candidates.next_item import NextItemModel
-from vitrina.candidates.preferences import Preferences, preferences
+from vitrina.candidates.preferences import preferences
 from vitrina.errors import ConfigError
 from vitrina.estimator import fitted, unchanged_if_it_fails
 from vitrina.log import Histories
 from vitrina.nn import device, session
-from vitrina.nn.argus import ArgusNet, ArgusObjective, Pairs, Tokens, Triples
+from vitrina.nn.argus import ArgusNet, ArgusObjective, Tokens, Triples
 from vitrina.nn.layout import Rows, Windows, batches, pad
 from vitrina.nn.next_item import NextItemObjective, target_counts
 from vitrina.nn.training import Run, fit, kept_rng
@@ -93,6 +93,7 @@ class ARGUS(NextItemModel):
         True
     """
 
+    scheduled: ClassVar[tuple[str, ...]] = (*NextItemModel.scheduled, "n_tuning_epochs", "tuning_lr")
     without: ClassVar[tuple[str, ...]] = (
         "half_life_days",
         "trend_days",
@@ -326,7 +327,7 @@ class ARGUS(NextItemModel):
             rng = np.random.default_rng([self.seed, 1, epoch])
             for some in batches(windows, self.batch_size, rng=rng):
                 read, after, layout, _ = self._triples(some, train, context_NC)
-                yield Triples(read, after, layout, _pairs(known, some))
+                yield Triples(read, after, layout, known.within(some))
 
         with kept_rng():
             torch.manual_seed(self.seed + 1)
@@ -391,14 +392,3 @@ def _hash_of(arrays: Iterable[np.ndarray], *, after: str = "") -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
-
-
-def _pairs(known: Preferences, windows: Windows) -> Pairs:
-    """The preferences whose state lies among the rows that some windows read."""
-    lo_B = np.searchsorted(known.state_N, windows.start)
-    n_B = np.searchsorted(known.state_N, windows.stop - 1) - lo_B
-    row_N = np.repeat(np.arange(len(n_B)), n_B)
-    at_N = np.arange(len(row_N)) + np.repeat(lo_B - (np.cumsum(n_B) - n_B), n_B)
-    token_N = known.state_N[at_N] - windows.start[row_N]
-    columns = (row_N, token_N, known.better_N[at_N], known.worse_N[at_N])
-    return Pairs(*(torch.from_numpy(column.astype(np.int64)) for column in columns))

@@ -9,8 +9,11 @@ The state that a preference is learnt with is the last event before b was seen, 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from vitrina.log import Histories
+from vitrina.nn.argus import Pairs
+from vitrina.nn.layout import Windows
 from vitrina.schema import IntArray, LongArray
 
 
@@ -21,6 +24,16 @@ class Preferences(NamedTuple):
     """Row of the events after which the pair was seen."""
     better_N: IntArray
     worse_N: IntArray
+
+    def within(self, windows: Windows) -> Pairs:
+        """Those whose state lies among the rows that some windows read."""
+        lo_B = np.searchsorted(self.state_N, windows.start)
+        n_B = np.searchsorted(self.state_N, windows.stop - 1) - lo_B
+        row_N = np.repeat(np.arange(len(n_B)), n_B)
+        at_N = np.arange(len(row_N)) + np.repeat(lo_B - (np.cumsum(n_B) - n_B), n_B)
+        token_N = self.state_N[at_N] - windows.start[row_N]
+        columns = (row_N, token_N, self.better_N[at_N], self.worse_N[at_N])
+        return Pairs(*(torch.from_numpy(column.astype(np.int64)) for column in columns))
 
 
 def preferences(events: Histories, shown: Histories, refusals: list[int]) -> Preferences:

@@ -20,6 +20,14 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 
+OtherSchedule = Annotated[
+    bool,
+    typer.Option(
+        "--other-schedule",
+        help="Go on with a training that was stopped, though epochs, rates or clipping differ now.",
+    ),
+]
+
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.TOML", help="What to run; see the page on configuration.")
 ]
@@ -98,6 +106,7 @@ def evaluate(
         typer.Option(min=1, max=100, help="Test windows of a backtest, in place of `[split] windows`."),
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
+    other_schedule: OtherSchedule = False,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -121,7 +130,9 @@ def evaluate(
 
     run = load(config)
     with reporting(quiet=quiet) as reporter:
-        result = evaluate_run(run, out=out, windows=windows, fresh=fresh, reporter=reporter)
+        result = evaluate_run(
+            run, out=out, windows=windows, fresh=fresh, other_schedule=other_schedule, reporter=reporter
+        )
     emit_json(result.summary()) if json_ else show.evaluation(stdout(), result)
     if result.failures:
         raise typer.Exit(1)
@@ -136,13 +147,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
     ] = None,
-    other_schedule: Annotated[
-        bool,
-        typer.Option(
-            "--other-schedule",
-            help="Go on with a training that was stopped, though epochs, rates or clipping differ now.",
-        ),
-    ] = False,
+    other_schedule: OtherSchedule = False,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -2,13 +2,14 @@
 
     models/<name>-<key>/       Pipeline.save, without policies
     models/<name>-<key>.json   what the key was made of, and how long the fit took
-    models/<name>-<key>.checkpoint/   of a long training that was stopped; the next run goes on from it
+    models/<name>-<trained>.checkpoint/   of a long training that was stopped; the next run goes on from it
 
 A source of a merged model that is a model of its own in the same folder is read from there too.
 
 The key is a hash of the split (which includes the hash of the data), of the vocabulary and the tables that
 the model reads, of the model with all its parameters and seed, and of the version of Vitrina: a change of any
-of them trains again.
+of them trains again. `trained` is the same hash without the parameters of a schedule (rates, epochs,
+clipping), so that a training which was stopped may go on with others where a session says so.
 """
 
 import hashlib
@@ -70,8 +71,7 @@ def fit(
             return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
     read = {"items": train.items.digest, "tables": _tables(pipeline, items, users)}
     about = describe(pipeline) | read | {"data": data, "vitrina": __version__}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    home = folder / f"{slug(name)}-{key}"
+    home = folder / f"{slug(name)}-{_key(about)}"
     note = home.with_name(home.name + ".json")
     if not fresh and note.is_file():
         try:
@@ -80,7 +80,7 @@ def fit(
             return Fitted(_with_generators_of(pipeline, loaded, train, items), fit_s, True)
         except (ArtifactError, ValueError, KeyError, TypeError):
             pass  # half-written or of an older layout: it is only a copy, and is made again below
-    checkpoints = home.with_name(home.name + ".checkpoint")
+    checkpoints = folder / f"{slug(name)}-{_key(_unscheduled(about, pipeline))}.checkpoint"
     if fresh:
         shutil.rmtree(checkpoints, ignore_errors=True)
     known = {} if fresh else _sources_on_disk(folder, about)
@@ -95,6 +95,20 @@ def fit(
     note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Fitted(pipeline, fit_s, False)
+
+
+def _key(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _unscheduled(about: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
+    """What a key is made of, without the parameters of schedules, which checkpoints hold and compare."""
+    sources = []
+    for told, source in zip(about["sources"], pipeline.sources, strict=True):
+        left_out = getattr(source.generator, "scheduled", ())
+        kept = {name: value for name, value in told["params"].items() if name not in left_out}
+        sources.append({**told, "params": kept})
+    return {**about, "sources": sources}
 
 
 class _Known(NamedTuple):

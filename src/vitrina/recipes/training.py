@@ -75,7 +75,7 @@ def train_run(
     if name is None:
         if summary is None:
             processes.check_alone("evaluate")
-            summary = evaluate_run(config, reporter=reporter).summary()
+            summary = evaluate_run(config, other_schedule=other_schedule, reporter=reporter).summary()
         name = str(summary["winner"])
         say.say(f"winner of the evaluation: {name}")
     chosen = _named(config, name)
@@ -86,7 +86,7 @@ def train_run(
         hide_seen = config.evaluate.repeats[0] == "new_only"
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
         began = time.perf_counter()
-        with session(folder=target / "checkpoint", heard=say.note, other_schedule=other_schedule):
+        with session(folder=target / "checkpoint", heard=say.note, other_schedule=other_schedule or None):
             pipeline.fit(histories, data.items, data.users)
         fit_s = time.perf_counter() - began
         processes.wait()
