@@ -80,6 +80,7 @@ SECTIONS = [
     ("index", config.IndexConfig),
     ("[[models]]", config.ModelConfig),
     ("[[models.sources]]", config.SourceConfig),
+    ("[training]", config.TrainingConfig),
     ("[serve]", config.ServeConfig),
     ("[tune]", config.TuneConfig),
 ]

@@ -106,8 +106,9 @@ FLAGS = {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
     "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--other-schedule"}
-    | {"--json", "--quiet", "--debug"},
-    "vitrina train": {"config", "--model", "--out", "--other-schedule", "--json", "--quiet", "--debug"},
+    | {"--tracker", "--json", "--quiet", "--debug"},
+    "vitrina train": {"config", "--model", "--out", "--other-schedule", "--tracker", "--json", "--quiet"}
+    | {"--debug"},
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"
     },

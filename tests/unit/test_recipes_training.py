@@ -12,7 +12,9 @@ torch = pytest.importorskip("torch")
 
 from vitrina.candidates import SASRec  # noqa: E402
 from vitrina.cli.app import app  # noqa: E402
+from vitrina.nn.session import session  # noqa: E402
 from vitrina.pipeline import Pipeline  # noqa: E402
+from vitrina.recipes import evaluate_run, load  # noqa: E402
 
 CONFIG = """
 [data]
@@ -97,3 +99,67 @@ def test_an_evaluation_that_a_nan_stopped_goes_on_at_a_lower_rate_where_that_is_
     (home,) = (path for path in models.glob("SASRec-*") if path.is_dir())
     assert json.loads(home.with_name(home.name + ".json").read_text())["sources"][0]["params"]["lr"] == 1e-4
     assert Pipeline.load(home).sources[0].generator.curve_["lr"].to_list() == [1e-3, 1e-4, 1e-4]
+
+
+def scalars(folder):
+    """Values of each curve that TensorBoard reads in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [point.value for point in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_the_curves_of_a_run_that_asks_for_them(shop):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'vitrina[tracking]'")
+    (shop / "shop.toml").write_text(
+        CONFIG.replace("[[models]]", '[training]\ntracker = "tensorboard"\n\n[[models]]', 1)
+    )
+    assert vitrina("evaluate", "shop.toml", cwd=shop).exit_code == 0
+    (curves,) = (shop / "runs" / "tensorboard").iterdir()  # MostPop has no epochs
+    fit = Pipeline.load(shop / "runs" / "models" / curves.name).sources[0].generator.curve_
+    assert scalars(curves)["fit/loss"] == pytest.approx(fit["loss"].to_list(), rel=1e-6)
+    again = vitrina("train", "shop.toml", "--model", "SASRec", "--tracker", "tensorboard:here", cwd=shop)
+    assert again.exit_code == 0, again.output
+    served = Pipeline.load(shop / "runs" / "served" / "model").sources[0].generator.curve_
+    assert scalars(shop / "here" / "SASRec-served")["fit/loss"] == pytest.approx(
+        served["loss"].to_list(), rel=1e-6
+    )
+
+
+def test_mlflow_holds_a_run_for_each_fit_that_has_curves(shop):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'vitrina[tracking]'")
+    assert vitrina("evaluate", "shop.toml", "--tracker", "mlflow", cwd=shop).exit_code == 0
+    client = mlflow.MlflowClient(tracking_uri=(shop / "runs" / "mlflow").as_uri())
+    (kept,) = client.search_runs([client.get_experiment_by_name("vitrina").experiment_id])
+    assert kept.info.run_name.startswith("SASRec-")
+    assert kept.info.status == "FINISHED"
+    assert kept.data.params["model"] == "SASRec"
+    assert kept.data.params["lr"] == "0.001"
+    assert len(client.get_metric_history(kept.info.run_id, "fit/loss")) == 3
+
+
+def test_a_tracker_around_a_run_hears_of_its_fits(shop):
+    points = []
+
+    class Heard:
+        def log(self, values, step):
+            points.append(values["fit/loss"])
+
+    with session(tracker=Heard()):
+        evaluate_run(load(shop / "shop.toml"))
+    assert len(points) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("comet", "no tracker 'comet'; there is: tensorboard, mlflow"),
+        ("mlflow", "is not installed; run: pip"),
+    ],
+)
+def test_a_tracker_that_is_not_there_stops_the_run_before_it_reads(asked, message, shop, monkeypatch):
+    monkeypatch.setattr("vitrina.recipes.tracking.find_spec", lambda package: None)
+    (shop / "log.parquet").unlink()
+    stopped = vitrina("train", "shop.toml", "--model", "SASRec", "--tracker", asked, cwd=shop)
+    assert message in str(stopped.exception)

@@ -28,6 +28,14 @@ OtherSchedule = Annotated[
     ),
 ]
 
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        help="Curves of training go to `tensorboard` or `mlflow` too, in place of `[training] tracker`; "
+        "`tensorboard:FOLDER` says where."
+    ),
+]
+
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.TOML", help="What to run; see the page on configuration.")
 ]
@@ -107,6 +115,7 @@ def evaluate(
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
     other_schedule: OtherSchedule = False,
+    tracker: Tracker = None,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -123,12 +132,15 @@ def evaluate(
 
         vitrina evaluate my.toml --windows 4
 
+        vitrina evaluate my.toml --tracker tensorboard
+
         vitrina evaluate my.toml --json > leaderboard.json
     """
     from vitrina.cli import show
     from vitrina.recipes import evaluate_run, load
+    from vitrina.recipes.tracking import with_tracker
 
-    run = load(config)
+    run = with_tracker(load(config), tracker)
     with reporting(quiet=quiet) as reporter:
         result = evaluate_run(
             run, out=out, windows=windows, fresh=fresh, other_schedule=other_schedule, reporter=reporter
@@ -148,6 +160,7 @@ def train(
         Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
     ] = None,
     other_schedule: OtherSchedule = False,
+    tracker: Tracker = None,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -165,8 +178,9 @@ def train(
     """
     from vitrina.cli import show
     from vitrina.recipes import load, processes, train_run
+    from vitrina.recipes.tracking import with_tracker
 
-    run, is_first = load(config), processes.is_first()
+    run, is_first = with_tracker(load(config), tracker), processes.is_first()
     with reporting(quiet=quiet or not is_first) as reporter:
         result = train_run(run, model=model, out=out, other_schedule=other_schedule, reporter=reporter)
     if is_first:

@@ -38,6 +38,7 @@ from vitrina.recipes.job import Job, evaluators
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Reporter, Silent
 from vitrina.recipes.toml import check
+from vitrina.recipes.tracking import check_tracker
 from vitrina.split import Split, rolled
 
 RUN, LEADERBOARD, CONFIG = "run.json", "leaderboard.parquet", "config.toml"
@@ -144,6 +145,7 @@ def evaluate_run(
     say = reporter or Silent()
     if windows is not None:
         config = check(config.model_dump() | {"split": config.split.model_dump() | {"windows": windows}})
+    check_tracker(config.training)
     folder = _made(Path(config.out if out is None else out))
     models = config.models or classical_models()
     with say.step("check the log") as advance:

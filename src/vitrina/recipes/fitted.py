@@ -29,6 +29,7 @@ from vitrina.errors import ArtifactError
 from vitrina.log import Catalogue, Histories
 from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline, Source
+from vitrina.recipes.tracking import UNTRACKED, Tracking, told
 
 
 class Fitted(NamedTuple):
@@ -51,6 +52,7 @@ def fit(
     data: str,
     fresh: bool = False,
     heard: Callable[[str], None] | None = None,
+    tracking: Tracking = UNTRACKED,
 ) -> Fitted:
     """Fit a pipeline, or read what an earlier run fitted with the same data and parameters.
 
@@ -64,14 +66,16 @@ def fit(
         data: digest of the split.
         fresh: fit even if there is one.
         heard: hears of the progress of a long training.
+        tracking: who hears of the epochs of this fit, by its name and what it is made of.
     """
-    if folder is None:
-        began = time.perf_counter()
-        with session(heard=heard, norms=True):
-            return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
     read = {"items": train.items.digest, "tables": _tables(pipeline, items, users)}
     about = describe(pipeline) | read | {"data": data, "vitrina": __version__}
-    home = folder / f"{slug(name)}-{_key(about)}"
+    own = f"{slug(name)}-{_key(about)}"
+    if folder is None:
+        began = time.perf_counter()
+        with tracking(own, told(name, about)), session(heard=heard, norms=True):
+            return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
+    home = folder / own
     note = home.with_name(home.name + ".json")
     if not fresh and note.is_file():
         try:
@@ -88,7 +92,7 @@ def fit(
         if source.name in known:
             source.take(known[source.name].source)
     began = time.perf_counter()
-    with session(folder=checkpoints, heard=heard, norms=True):
+    with tracking(own, told(name, about)), session(folder=checkpoints, heard=heard, norms=True):
         pipeline.fit(train, items, users, fitted=known)
     fit_s = time.perf_counter() - began + sum(one.fit_s for one in known.values())
     replace(pipeline, policies=()).save(home)
@@ -104,10 +108,10 @@ def _key(about: dict[str, Any]) -> str:
 def _unscheduled(about: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """What a key is made of, without the parameters of schedules, which checkpoints hold and compare."""
     sources = []
-    for told, source in zip(about["sources"], pipeline.sources, strict=True):
+    for entry, source in zip(about["sources"], pipeline.sources, strict=True):
         left_out = getattr(source.generator, "scheduled", ())
-        kept = {name: value for name, value in told["params"].items() if name not in left_out}
-        sources.append({**told, "params": kept})
+        kept = {name: value for name, value in entry["params"].items() if name not in left_out}
+        sources.append({**entry, "params": kept})
     return {**about, "sources": sources}
 
 
