@@ -17,9 +17,10 @@ HEAD = """\
 # Configuration
 
 One TOML file says what to read, how to split, what to train, what to measure and what to serve.
-`vitrina evaluate`, `vitrina train` and `vitrina tune` read the same file. Relative paths are taken from the
-folder of the file. Only `[data]` is needed; an unknown key, a wrong type or a model that does not exist stops
-the run before any data is read, with a sentence that names the key, the value and what is allowed.
+`vitrina evaluate`, `vitrina train` and `vitrina tune` read the same file, or take a run by name in its place:
+`online-retail` or `movietweetings-100k`, with `--model` for any class with its defaults. Relative paths are
+taken from the folder of the file. Only `[data]` is needed; an unknown key, a wrong type or a model that does
+not exist stops the run before any data is read, with a sentence that names the key, the value and what is allowed.
 
 ```toml
 [data]

@@ -105,7 +105,7 @@ FLAGS = {
     "vitrina inspect": {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
-    "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--other-schedule"}
+    "vitrina evaluate": {"config", "--model", "--out", "--windows", "--fresh", "--other-schedule"}
     | {"--tracker", "--json", "--quiet", "--debug"},
     "vitrina train": {"config", "--model", "--out", "--other-schedule", "--tracker", "--json", "--quiet"}
     | {"--debug"},

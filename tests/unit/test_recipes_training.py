@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from vitrina.candidates import SASRec  # noqa: E402
+from vitrina.candidates import GRU4Rec, SASRec  # noqa: E402
 from vitrina.cli.app import app  # noqa: E402
+from vitrina.errors import ConfigError  # noqa: E402
 from vitrina.nn.session import session  # noqa: E402
 from vitrina.pipeline import Pipeline  # noqa: E402
-from vitrina.recipes import evaluate_run, load  # noqa: E402
+from vitrina.recipes import RECIPES, evaluate_run, load, open_run, with_models  # noqa: E402
 
 CONFIG = """
 [data]
@@ -163,3 +164,52 @@ def test_a_tracker_that_is_not_there_stops_the_run_before_it_reads(asked, messag
     (shop / "log.parquet").unlink()
     stopped = vitrina("train", "shop.toml", "--model", "SASRec", "--tracker", asked, cwd=shop)
     assert message in str(stopped.exception)
+
+
+def test_a_run_by_name_keeps_its_data_and_split_and_takes_any_class():
+    run, shipped = open_run("online-retail", ["HSTU", "ItemKNN"]), RECIPES["online-retail"]()
+    assert run.model_copy(update={"models": shipped.models}) == shipped
+    assert [model.label for model in run.models] == [*(model.label for model in shipped.models), "HSTU"]
+    assert run.models[-1].params == {}
+    assert open_run("online-retail") == shipped
+    assert [model.label for model in with_models(run, ["HSTU", "MostPop", "HSTU"]).models] == [
+        "HSTU",
+        "MostPop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "model", "message"),
+    [
+        (
+            "online-shop",
+            [],
+            "a TOML file, docs/configuration.md has one, or a run by name: online-retail, movie",
+        ),
+        (
+            "online-retail",
+            ["Transformer"],
+            r"has no model 'Transformer' and there is no such class; it has: Ran",
+        ),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_run_nor_a_class_is_named(given, model, message):
+    with pytest.raises(ConfigError, match=message):
+        open_run(given, model)
+
+
+def test_models_of_the_next_item_run_by_name_without_a_file(shop, monkeypatch):
+    """On a small log in place of the shop's, with the defaults of the classes."""
+    small = load(shop / "shop.toml")
+    monkeypatch.setitem(RECIPES, "online-retail", lambda: small)
+    found = vitrina("evaluate", "online-retail", "--model", "GRU4Rec", "--model", "SASRec", cwd=shop)
+    assert found.exit_code == 0, found.output
+    made = json.loads(found.stdout)["models"]
+    assert made.keys() == {"GRU4Rec", "SASRec"}
+    assert made["GRU4Rec"]["sources"][0]["params"] == GRU4Rec().params()
+    assert made["SASRec"]["sources"][0]["params"]["lr"] == 0.001  # the run's own
+    trained = vitrina("train", "online-retail", "--model", "GRU4Rec", cwd=shop)
+    assert trained.exit_code == 0, trained.output
+    (source,) = Pipeline.load(shop / "runs" / "served" / "model").sources
+    assert isinstance(source.generator, GRU4Rec)
+    assert source.generator.curve_.height == GRU4Rec().n_epochs

@@ -37,7 +37,11 @@ Tracker = Annotated[
 ]
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG.TOML", help="What to run; see the page on configuration.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A TOML file (see the page on configuration) or a run by name, as `online-retail`.",
+    ),
 ]
 
 
@@ -106,6 +110,14 @@ def inspect(
 @app.command()
 def evaluate(
     config: ConfigFile,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Model to measure, repeatable; by default all. Of a run by name also any class, with its "
+            "defaults.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `out` of the file.")
     ] = None,
@@ -132,15 +144,18 @@ def evaluate(
 
         vitrina evaluate my.toml --windows 4
 
+        vitrina evaluate online-retail --model HSTU --model SASRec --out runs/sequences
+
         vitrina evaluate my.toml --tracker tensorboard
 
         vitrina evaluate my.toml --json > leaderboard.json
     """
     from vitrina.cli import show
-    from vitrina.recipes import evaluate_run, load
+    from vitrina.recipes import evaluate_run, open_run, with_models
     from vitrina.recipes.tracking import with_tracker
 
-    run = with_tracker(load(config), tracker)
+    wanted = models or []
+    run = with_tracker(with_models(open_run(config, wanted), wanted), tracker)
     with reporting(quiet=quiet) as reporter:
         result = evaluate_run(
             run, out=out, windows=windows, fresh=fresh, other_schedule=other_schedule, reporter=reporter
@@ -154,7 +169,11 @@ def evaluate(
 def train(
     config: ConfigFile,
     model: Annotated[
-        str | None, typer.Option(help="Name of a model; by default the winner of the evaluation.")
+        str | None,
+        typer.Option(
+            help="Name of a model; by default the winner of the evaluation. Of a run by name also any class, "
+            "with its defaults."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
@@ -175,12 +194,15 @@ def train(
         vitrina train my.toml
 
         vitrina train my.toml --model ItemKNN --out served
+
+        vitrina train online-retail --model HSTU
     """
     from vitrina.cli import show
-    from vitrina.recipes import load, processes, train_run
+    from vitrina.recipes import open_run, processes, train_run
     from vitrina.recipes.tracking import with_tracker
 
-    run, is_first = with_tracker(load(config), tracker), processes.is_first()
+    asked = open_run(config, [] if model is None else [model])
+    run, is_first = with_tracker(asked, tracker), processes.is_first()
     with reporting(quiet=quiet or not is_first) as reporter:
         result = train_run(run, model=model, out=out, other_schedule=other_schedule, reporter=reporter)
     if is_first:
@@ -214,11 +236,13 @@ def tune(
         vitrina tune my.toml --n-trials 30
 
         vitrina tune my.toml --model ItemKNN --minutes 5
+
+        vitrina tune online-retail --model GRU4Rec --n-trials 10
     """
     from vitrina.cli import show
-    from vitrina.recipes import load, tune_run
+    from vitrina.recipes import open_run, tune_run
 
-    run = load(config)
+    run = open_run(config, models or [])
     with reporting(quiet=quiet) as reporter:
         result = tune_run(
             run, models=models, n_trials=n_trials, minutes=minutes, out=out, fresh=fresh, reporter=reporter

@@ -22,10 +22,10 @@ from vitrina.errors import ConfigError
 from vitrina.log import Histories
 from vitrina.nn.session import session
 from vitrina.recipes import build, cards, fitted, processes, reporting, toml
-from vitrina.recipes.config import ModelConfig, RunConfig
+from vitrina.recipes.config import RunConfig
 from vitrina.recipes.data import Data, open_data, vocabulary
 from vitrina.recipes.evaluating import CONFIG, RUN, evaluate_run, read_summary
-from vitrina.recipes.models import classical_models
+from vitrina.recipes.opening import with_models
 from vitrina.recipes.progress import Reporter, Silent
 from vitrina.recipes.tracking import check_tracker, told, tracked
 
@@ -80,7 +80,7 @@ def train_run(
             summary = evaluate_run(config, other_schedule=other_schedule, reporter=reporter).summary()
         name = str(summary["winner"])
         say.say(f"winner of the evaluation: {name}")
-    chosen = _named(config, name)
+    (chosen,) = with_models(config, [name]).models
     target = run_folder / SERVED if out is None else Path(out)
     with say.step(f"train {name} on everything", total=1) as advance:
         advance(f"train {name} on everything")
@@ -125,14 +125,6 @@ def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     wanted = json.loads(json.dumps(config.model_dump(exclude_none=True, exclude={"training"})))
     before = {key: value for key, value in summary.get("config", {}).items() if key != "training"}
     return summary if before == wanted else None
-
-
-def _named(config: RunConfig, name: str) -> ModelConfig:
-    models = config.models or classical_models()
-    for model in models:
-        if model.label == name:
-            return model
-    raise ConfigError(f"no model {name!r} in the configuration; it has: {', '.join(m.label for m in models)}")
 
 
 def _write_papers(target: Path, card: dict[str, Any], config: RunConfig, run_folder: Path | None) -> None:
