@@ -20,7 +20,8 @@ One TOML file says what to read, how to split, what to train, what to measure an
 `vitrina evaluate`, `vitrina train` and `vitrina tune` read the same file, or take a run by name in its place:
 `online-retail` or `movietweetings-100k`, with `--model` for any class with its defaults. Relative paths are
 taken from the folder of the file. Only `[data]` is needed; an unknown key, a wrong type or a model that does
-not exist stops the run before any data is read, with a sentence that names the key, the value and what is allowed.
+not exist stops the run before any data is read, with a sentence that names the key, the value and what is
+allowed.
 
 ```toml
 [data]
