@@ -92,6 +92,7 @@ def test_the_report_charts_every_curve_once_and_is_silent_where_there_is_none(ev
     assert text.count("Loss and validation by epoch, training.") == 1
     assert text.count("Loss by epoch, training.") == 2  # of "plain", which "merged" shares, and of "tuned"
     assert text.count("Loss by epoch, fine-tuning.") == 1
+    assert text.count("also in merged") == 1
     best = max(evaluation.training()["validated"][0].epochs, key=lambda epoch: epoch["validation"])
     assert f"<td>{best['validation']:.4f}</td><td>{best['epoch']:.0f}</td>" in text
     plain = replace(evaluation, runs=tuple(run for run in evaluation.runs if run.model == "MostPop"))

@@ -45,22 +45,25 @@ def curves_of(pipeline: Pipeline) -> tuple[TrainingCurve, ...]:
 
 
 def curves_view(curves: Mapping[str, tuple[TrainingCurve, ...]], figures: Figures) -> list[dict[str, Any]]:
-    """What the page shows of each curve; a source that was trained once for two models is shown once."""
-    shown: list[dict[str, Any]] = []
-    known: list[tuple[dict[str, float], ...]] = []
-    for model, found in curves.items():
-        for curve in found:
-            if curve.epochs not in known:
-                known.append(curve.epochs)
-                shown.append(_shown(model, curve, figures))
-    return shown
+    """What the page shows of each curve; a source that was trained once for several models is shown once."""
+    owners: list[tuple[TrainingCurve, list[str]]] = []
+    pairs = [(model, curve) for model, found in curves.items() for curve in found]
+    for model, curve in sorted(pairs, key=lambda pair: pair[1].source != pair[0]):
+        models = next((models for known, models in owners if known.epochs == curve.epochs), None)
+        if models is None:
+            owners.append((curve, [model]))
+        else:
+            models.append(model)
+    return [_shown(models, curve, figures) for curve, models in owners]
 
 
-def _shown(model: str, curve: TrainingCurve, figures: Figures) -> dict[str, Any]:
+def _shown(models: list[str], curve: TrainingCurve, figures: Figures) -> dict[str, Any]:
+    model, *others = models
     validated = [epoch for epoch in curve.epochs if "validation" in epoch]
     names = ["loss", "validation"] if validated else ["loss"]
     return {
         "title": model if curve.source == model else f"{model}: {curve.source}",
+        "others": others,
         "part": curve.part,
         "colour": figures.colour[model],
         "n_epochs": len(curve.epochs),

@@ -33,6 +33,9 @@ PALETTE: Final = (
 
 WIDTH: Final = 440
 
+MAX_TICKS: Final = 10
+"""Epochs that are named on an axis."""
+
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 
 
@@ -151,7 +154,9 @@ class Figures:
         """One figure of a training after each epoch. Frame: model, epoch, value."""
         alt = self._alt
         base = alt.Chart(alt.Data(values=frame.to_dicts()))
-        x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
+        epochs = frame["epoch"].to_list()
+        ticks = epochs[:: -(-len(epochs) // MAX_TICKS)]
+        x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d"))
         y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False, nice=True))
         line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour())
         points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
