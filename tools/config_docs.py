@@ -17,9 +17,11 @@ HEAD = """\
 # Configuration
 
 One TOML file says what to read, how to split, what to train, what to measure and what to serve.
-`vitrina evaluate`, `vitrina train` and `vitrina tune` read the same file. Relative paths are taken from the
-folder of the file. Only `[data]` is needed; an unknown key, a wrong type or a model that does not exist stops
-the run before any data is read, with a sentence that names the key, the value and what is allowed.
+`vitrina evaluate`, `vitrina train` and `vitrina tune` read the same file, or take a run by name in its place:
+`online-retail` or `movietweetings-100k`, with `--model` for any class with its defaults. Relative paths are
+taken from the folder of the file. Only `[data]` is needed; an unknown key, a wrong type or a model that does
+not exist stops the run before any data is read, with a sentence that names the key, the value and what is
+allowed.
 
 ```toml
 [data]
@@ -80,6 +82,7 @@ SECTIONS = [
     ("index", config.IndexConfig),
     ("[[models]]", config.ModelConfig),
     ("[[models.sources]]", config.SourceConfig),
+    ("[training]", config.TrainingConfig),
     ("[serve]", config.ServeConfig),
     ("[tune]", config.TuneConfig),
 ]

@@ -105,8 +105,10 @@ FLAGS = {
     "vitrina inspect": {
         "path", "--column", "--time-unit", "--time-zone", "--quarantine", "--json", "--debug"
     },
-    "vitrina evaluate": {"config", "--out", "--windows", "--fresh", "--json", "--quiet", "--debug"},
-    "vitrina train": {"config", "--model", "--out", "--other-schedule", "--json", "--quiet", "--debug"},
+    "vitrina evaluate": {"config", "--model", "--out", "--windows", "--fresh", "--other-schedule"}
+    | {"--tracker", "--json", "--quiet", "--debug"},
+    "vitrina train": {"config", "--model", "--out", "--other-schedule", "--tracker", "--json", "--quiet"}
+    | {"--debug"},
     "vitrina tune": {
         "config", "--model", "--n-trials", "--minutes", "--out", "--fresh", "--json", "--quiet", "--debug"
     },

@@ -455,3 +455,29 @@ def test_preferences_join_what_was_shown_to_what_was_taken_next():
 def test_a_parameter_that_cannot_be_is_refused(params, says):
     with pytest.raises(ConfigError, match=says):
         ARGUS(**params)
+
+
+def test_a_tuning_goes_on_with_another_schedule_of_its_own_where_that_is_said(monkeypatch, tmp_path):
+    train, _ = world_of_feedback(seed=3, n_users=24)
+    params = {**SMALL, "batch_size": 8, "n_epochs": 1, "refusals": ("skip",)}
+    saved, names = checkpoint.save, []
+
+    def save(*given):
+        saved(*given)
+        names.append(given[0].name[:10])
+        if names[-1] == "ARGUS-tune":
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with session.session(folder=tmp_path), pytest.raises(Killed):
+        ARGUS(**params, n_tuning_epochs=2, tuning_lr=0.001).fit(train)
+    monkeypatch.setattr(checkpoint, "save", saved)
+    lower = ARGUS(**params, n_tuning_epochs=3, tuning_lr=0.0001)
+    with (
+        session.session(folder=tmp_path),
+        pytest.raises(ArtifactError, match=r"lr=0\.001 in it and 0\.0001 now"),
+    ):
+        lower.fit(train)
+    with session.session(folder=tmp_path, other_schedule=True):
+        lower.fit(train)
+    assert lower.tuning_curve_["lr"].to_list() == [1e-3, 1e-4, 1e-4]

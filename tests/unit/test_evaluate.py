@@ -566,3 +566,16 @@ def test_models_of_request_time_are_told_their_targets_time_where_users_have_no_
 
 def _fitted(model, train):
     return Pipeline(sources=[Source(generator=model)]).fit(train)
+
+
+@pytest.mark.parametrize("first", ["NDCG@3", "MRR@7"])
+def test_the_first_metric_may_have_a_depth_that_the_recall_curve_has_not(pipelines, split, train, first):
+    found = evaluate(pipelines, split, train=train, protocol=Protocol(metrics=(first,), k=10))
+    slices = found.slices().filter(pl.col("metric") == "recall")
+    depth = int(first.partition("@")[2])
+    assert slices["k"].unique().to_list() == [depth]
+    assert found.leaderboard()["metric"].unique().to_list() == [first.partition("@")[0].lower()]
+    deeper = evaluate(
+        pipelines, split, train=train, protocol=Protocol(metrics=(first, f"Recall@{depth}"), k=10)
+    )
+    assert found.slices().equals(deeper.slices(), null_equal=True)

@@ -140,7 +140,8 @@ def test_a_loss_that_is_nan_stops_at_its_batch_and_the_run_goes_on_from_the_last
     n_batches = 3
     message = (
         rf"the loss is nan at epoch 2, batch 2 of {n_batches}; lower lr=0.001 or clip the gradient, "
-        r"clip_norm=0; the last good checkpoint stays in .*Faulty-fit, and session\(other_schedule=True\)"
+        r"clip_norm=0; the last good checkpoint stays in .*Faulty-fit, and --other-schedule of the command "
+        r"line, or session\(other_schedule=True\), goes on"
     )
     with pytest.raises(NotFiniteError, match=message) as caught:
         faulty(n_batches + 2, tmp_path / "run")

@@ -153,7 +153,15 @@ def test_flops_and_time_follow_the_formula():
         ("Ease", {}, {}, "Ease is none"),
         ("SASRek", {}, {}, "did you mean 'SASRec'"),
         ("SASRec", {"depth": 2}, {}, "SASRec has no parameter 'depth'"),
-        ("SASRec", {}, {"n_items": 0}, "plan needs items > 0, got 0"),
+        ("SASRec", {}, {"n_items": 0}, "plan needs items > 0 and finite, got 0"),
+        ("SASRec", {}, {"teraflops": float("inf")}, "plan needs teraflops > 0 and finite, got inf"),
+        (
+            "SASRec",
+            {},
+            {"n_users": 1000, "n_events": 10},
+            "more events than users.*events=10 and users=1,000",
+        ),
+        ("SASRec", {}, {"n_users": 300, "n_events": 300}, "more events than users"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(kind, params, sizes, says):

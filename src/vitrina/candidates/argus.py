@@ -93,6 +93,7 @@ class ARGUS(NextItemModel):
         True
     """
 
+    scheduled: ClassVar[tuple[str, ...]] = (*NextItemModel.scheduled, "n_tuning_epochs", "tuning_lr")
     without: ClassVar[tuple[str, ...]] = (
         "half_life_days",
         "trend_days",

@@ -98,6 +98,8 @@ class Learning(Estimator):
     """"float32", "bf16", or "auto": bf16 where the processor computes in it."""
     seed: int = 0
     """Draws weights, batches, dropout and negatives."""
+    scheduled: ClassVar[tuple[str, ...]] = SCHEDULE
+    """Parameters with which a stopped training may go on as others."""
     without: ClassVar[tuple[str, ...]] = ()
     """Parameters that a model does not follow; other values than the default are refused."""
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from vitrina.ann import Jagged, TopK
 from vitrina.candidates.factors import best_by_product, nearest_by_cosine
 from vitrina.candidates.held_out import HeldOut, first_takes, hold_out, ties_shuffled
-from vitrina.candidates.learning import SCHEDULE, Learning
+from vitrina.candidates.learning import Learning
 from vitrina.candidates.norms import NormWatch
 from vitrina.errors import InputError
 from vitrina.estimator import fitted, unchanged_if_it_fails
@@ -302,7 +302,7 @@ class NextItemModel(Learning):
 
     def _fingerprint(self, train: Histories) -> str:
         """Of log and model, so that a checkpoint is used where it belongs; the schedule stands beside it."""
-        params = {name: value for name, value in self.params().items() if name not in SCHEDULE}
+        params = {name: value for name, value in self.params().items() if name not in self.scheduled}
         digest = hashlib.sha256(repr((type(self).__name__, params, train.n_items)).encode())
         for array in (train.offsets, train.item_ix, train.ts):
             digest.update(np.ascontiguousarray(array).data)

@@ -20,8 +20,28 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 
+OtherSchedule = Annotated[
+    bool,
+    typer.Option(
+        "--other-schedule",
+        help="Go on with a training that was stopped, though epochs, rates or clipping differ now.",
+    ),
+]
+
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        help="Curves of training go to `tensorboard` or `mlflow` too, in place of `[training] tracker`; "
+        "`tensorboard:FOLDER` says where."
+    ),
+]
+
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG.TOML", help="What to run; see the page on configuration.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A TOML file (see the page on configuration) or a run by name, as `online-retail`.",
+    ),
 ]
 
 
@@ -90,6 +110,14 @@ def inspect(
 @app.command()
 def evaluate(
     config: ConfigFile,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Model to measure, repeatable; by default all. Of a run by name also any class, with its "
+            "defaults.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `out` of the file.")
     ] = None,
@@ -98,6 +126,8 @@ def evaluate(
         typer.Option(min=1, max=100, help="Test windows of a backtest, in place of `[split] windows`."),
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Train again what an earlier run left trained.")] = False,
+    other_schedule: OtherSchedule = False,
+    tracker: Tracker = None,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -114,14 +144,22 @@ def evaluate(
 
         vitrina evaluate my.toml --windows 4
 
+        vitrina evaluate online-retail --model HSTU --model SASRec --out runs/sequences
+
+        vitrina evaluate my.toml --tracker tensorboard
+
         vitrina evaluate my.toml --json > leaderboard.json
     """
     from vitrina.cli import show
-    from vitrina.recipes import evaluate_run, load
+    from vitrina.recipes import evaluate_run, open_run, with_models
+    from vitrina.recipes.tracking import with_tracker
 
-    run = load(config)
+    wanted = models or []
+    run = with_tracker(with_models(open_run(config, wanted), wanted), tracker)
     with reporting(quiet=quiet) as reporter:
-        result = evaluate_run(run, out=out, windows=windows, fresh=fresh, reporter=reporter)
+        result = evaluate_run(
+            run, out=out, windows=windows, fresh=fresh, other_schedule=other_schedule, reporter=reporter
+        )
     emit_json(result.summary()) if json_ else show.evaluation(stdout(), result)
     if result.failures:
         raise typer.Exit(1)
@@ -131,18 +169,17 @@ def evaluate(
 def train(
     config: ConfigFile,
     model: Annotated[
-        str | None, typer.Option(help="Name of a model; by default the winner of the evaluation.")
+        str | None,
+        typer.Option(
+            help="Name of a model; by default the winner of the evaluation. Of a run by name also any class, "
+            "with its defaults."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default `served` in the run's.")
     ] = None,
-    other_schedule: Annotated[
-        bool,
-        typer.Option(
-            "--other-schedule",
-            help="Go on with a training that was stopped, though epochs, rates or clipping differ now.",
-        ),
-    ] = False,
+    other_schedule: OtherSchedule = False,
+    tracker: Tracker = None,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -157,11 +194,15 @@ def train(
         vitrina train my.toml
 
         vitrina train my.toml --model ItemKNN --out served
+
+        vitrina train online-retail --model HSTU
     """
     from vitrina.cli import show
-    from vitrina.recipes import load, processes, train_run
+    from vitrina.recipes import open_run, processes, train_run
+    from vitrina.recipes.tracking import with_tracker
 
-    run, is_first = load(config), processes.is_first()
+    asked = open_run(config, [] if model is None else [model])
+    run, is_first = with_tracker(asked, tracker), processes.is_first()
     with reporting(quiet=quiet or not is_first) as reporter:
         result = train_run(run, model=model, out=out, other_schedule=other_schedule, reporter=reporter)
     if is_first:
@@ -195,11 +236,13 @@ def tune(
         vitrina tune my.toml --n-trials 30
 
         vitrina tune my.toml --model ItemKNN --minutes 5
+
+        vitrina tune online-retail --model GRU4Rec --n-trials 10
     """
     from vitrina.cli import show
-    from vitrina.recipes import load, tune_run
+    from vitrina.recipes import open_run, tune_run
 
-    run = load(config)
+    run = open_run(config, models or [])
     with reporting(quiet=quiet) as reporter:
         result = tune_run(
             run, models=models, n_trials=n_trials, minutes=minutes, out=out, fresh=fresh, reporter=reporter

@@ -8,6 +8,7 @@ save(evaluation, "runs/shop")
 
 from vitrina.evaluate.backtest import backtest
 from vitrina.evaluate.card import SplitCard
+from vitrina.evaluate.curves import TrainingCurve
 from vitrina.evaluate.evaluation import Evaluation, paired
 from vitrina.evaluate.evaluator import Dropped, Evaluator, Run
 from vitrina.evaluate.measuring import evaluate
@@ -25,6 +26,7 @@ __all__ = [
     "Protocol",
     "Run",
     "SplitCard",
+    "TrainingCurve",
     "backtest",
     "evaluate",
     "paired",

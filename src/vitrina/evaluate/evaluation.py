@@ -12,6 +12,7 @@ import polars as pl
 from vitrina.errors import InputError, SplitError
 from vitrina.evaluate import store
 from vitrina.evaluate.card import SplitCard
+from vitrina.evaluate.curves import TrainingCurve
 from vitrina.evaluate.evaluator import CONTROL, Dropped, Evaluator, Run
 from vitrina.evaluate.measures import parts
 from vitrina.evaluate.popularity import PopularityDiagnostics
@@ -219,6 +220,11 @@ class Evaluation:
             known = [run.popularity for run in self._runs_of(model) if run.popularity is not None]
             found |= {model: known[0]} if known else {}
         return found
+
+    def training(self) -> dict[str, tuple[TrainingCurve, ...]]:
+        """Loss and validation by epoch of each model that learned so, by model, of its first run."""
+        found = {model: self._runs_of(model)[0].curves for model in self.models}
+        return {model: curves for model, curves in found.items() if curves}
 
     def notes(self) -> dict[str, list[str]]:
         """What a reader must know of each model before believing its numbers."""

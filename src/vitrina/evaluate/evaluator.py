@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from vitrina.errors import ConfigError, SplitError
+from vitrina.evaluate.curves import TrainingCurve, curves_of
 from vitrina.evaluate.lists import ListWriter
 from vitrina.evaluate.measures import OVER, Lists, Shown, average, columns
 from vitrina.evaluate.popularity import PopularityDiagnostics
@@ -69,6 +70,8 @@ class Run:
     """What a reader must know before believing the numbers."""
     popularity: PopularityDiagnostics | None = None
     """How the vectors of its model follow popularity; None where it has none."""
+    curves: tuple[TrainingCurve, ...] = ()
+    """Loss and validation of its sources by epoch, where they learned so."""
 
     def average(self, name: str) -> float:
         """Value of one metric over the users, as `ndcg@10`."""
@@ -186,7 +189,12 @@ class Evaluator:
         if self.protocol.mode == "yambda":
             self._show_to_everybody(pipeline, collected)
         run = collected.run(model, seed, fit_s)
-        return replace(run, notes=(*pipeline.notes, *run.notes), popularity=self._popularity(pipeline, asked))
+        return replace(
+            run,
+            notes=(*pipeline.notes, *run.notes),
+            popularity=self._popularity(pipeline, asked),
+            curves=curves_of(pipeline),
+        )
 
     def _check(self, model: str, pipeline: Pipeline) -> None:
         if pipeline.catalogue is None:

@@ -33,6 +33,9 @@ PALETTE: Final = (
 
 WIDTH: Final = 440
 
+MAX_TICKS: Final = 10
+"""Epochs that are named on an axis."""
+
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 
 
@@ -146,6 +149,18 @@ class Figures:
         line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour())
         points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
         return self._svg(alt.layer(line, points), width=WIDTH, height=230)
+
+    def training(self, frame: pl.DataFrame, name: str) -> str:
+        """One figure of a training after each epoch. Frame: model, epoch, value."""
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=frame.to_dicts()))
+        epochs = frame["epoch"].to_list()
+        ticks = epochs[:: -(-len(epochs) // MAX_TICKS)]
+        x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d"))
+        y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False, nice=True))
+        line = base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=self._colour())
+        points = base.mark_point(size=26, filled=True, opacity=1).encode(x=x, y=y, color=self._colour())
+        return self._svg(alt.layer(line, points), width=WIDTH, height=170)
 
     def trials(self, frame: pl.DataFrame, metric: str) -> str:
         """Values found by a search and the best so far. Frame: trial, model, value, best."""

@@ -110,9 +110,9 @@ class Protocol:
 
     @property
     def user_metrics(self) -> tuple[Metric, ...]:
-        """Metrics that every user has a value of, with those of the recall curve."""
+        """Metrics that every user has a value of, with those of the recall curve and of slices."""
         asked = [m for m in self.parsed if not isinstance(m, Coverage | Gini)]
-        return tuple(dict.fromkeys([*asked, *self.curve]))
+        return tuple(dict.fromkeys([*asked, *self.curve, *self.slice_metrics]))
 
     @property
     def curve(self) -> tuple[Metric, ...]:

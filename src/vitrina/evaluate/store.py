@@ -19,6 +19,7 @@ import polars as pl
 from vitrina import artifact
 from vitrina.errors import ArtifactError
 from vitrina.evaluate.card import SplitCard
+from vitrina.evaluate.curves import TrainingCurve
 from vitrina.evaluate.evaluator import Dropped, Run
 from vitrina.evaluate.popularity import PopularityDiagnostics
 from vitrina.evaluate.protocol import Protocol
@@ -65,7 +66,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         exposure = pl.read_parquet(folder / EXPOSURE)
         runs = [
             Run(
-                **{**entry, "notes": tuple(entry["notes"]), "popularity": _popularity(entry)},
+                **{
+                    **entry,
+                    "notes": tuple(entry["notes"]),
+                    "popularity": _popularity(entry),
+                    "curves": _curves(entry),
+                },
                 values=pl.read_parquet(folder / _values(n)),
                 exposure=exposure[f"run {n}"].to_numpy().astype(np.int64),
             )
@@ -120,6 +126,11 @@ def _popularity(entry: dict[str, Any]) -> PopularityDiagnostics | None:
     """Of a run; evaluations saved before there was any have none."""
     saved = entry.get("popularity")
     return None if saved is None else PopularityDiagnostics.from_dict(saved)
+
+
+def _curves(entry: dict[str, Any]) -> tuple[TrainingCurve, ...]:
+    """Of a run; evaluations saved before there were any have none."""
+    return tuple(TrainingCurve.from_dict(saved) for saved in entry.get("curves", ()))
 
 
 def _values(n: int) -> str:

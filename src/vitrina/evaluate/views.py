@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from vitrina.evaluate.curves import curves_view
 from vitrina.evaluate.evaluation import Evaluation
 from vitrina.evaluate.figures import Figures
 from vitrina.evaluate.popularity_view import vectors_view
@@ -51,6 +52,7 @@ def view(name: str, evaluation: Evaluation, figures: Figures) -> dict[str, Any]:
         "sources": _sources(evaluation),
         "notes": evaluation.notes(),
         "vectors": vectors_view(evaluation, figures),
+        "training": curves_view(evaluation.training(), figures),
     }
 
 

@@ -257,7 +257,7 @@ def _check_run(latest: Path, was: dict[str, Any], new: Progress, *, other_schedu
     if differs and not other_schedule:
         raise ArtifactError(
             f"{latest} is a checkpoint of another run (its schedule: {differs}); delete it, give another "
-            "folder or go on with session(other_schedule=True)"
+            "folder or go on with it by --other-schedule, or session(other_schedule=True)"
         )
     if differs:
         logger.warning("%s had another schedule: %s; going on with this one", latest, differs)

@@ -65,7 +65,7 @@ def session(
     Args:
         folder: of the checkpoints; None writes none.
         heard: hears lines of progress.
-        tracker: hears the figures of epochs.
+        tracker: hears the figures of epochs; None keeps that of the session around this one.
         norms: whether those also tell of the lengths of item vectors.
         device: "cpu", "cuda", "cuda:1" or "auto"; None keeps that of the session around this one.
         other_schedule: whether to go on with a checkpoint of another schedule, as after a loss that was NaN;
@@ -75,7 +75,7 @@ def session(
     here = Session(
         folder=folder,
         heard=heard,
-        tracker=tracker,
+        tracker=around.tracker if tracker is None else tracker,
         norms=norms,
         device=around.device if device is None else device,
         other_schedule=around.other_schedule if other_schedule is None else other_schedule,

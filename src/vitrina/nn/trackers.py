@@ -26,6 +26,7 @@ class MLflowTracker:
         uri: where MLflow keeps its runs, as its `tracking_uri`; a path is a folder of files.
         experiment: name of the experiment that the run belongs to; made where there is none.
         run_id: a run to go on with, so that a resumed fit continues its curves; None starts one.
+        name: of a run that is started; None lets MLflow find one.
         params: parameters of the run, shown beside its metrics.
 
     Raises:
@@ -38,6 +39,7 @@ class MLflowTracker:
         experiment: str = "vitrina",
         *,
         run_id: str | None = None,
+        name: str | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
         where = str(uri)
@@ -50,11 +52,11 @@ class MLflowTracker:
         if run_id is None:
             known = self._client.get_experiment_by_name(experiment)
             of = known.experiment_id if known else self._client.create_experiment(experiment)
-            run_id = self._client.create_run(of).info.run_id
+            run_id = self._client.create_run(of, run_name=name).info.run_id
         self.run_id: str = run_id
         """Of the run, to go on with it later."""
-        for name, value in (params or {}).items():
-            self._client.log_param(self.run_id, name, value)
+        for key, value in (params or {}).items():
+            self._client.log_param(self.run_id, key, value)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """One point of every curve."""

@@ -184,8 +184,8 @@ class _Trainee:
         if checkpoint.find(self.run.folder) is None:
             return f"{do}; no checkpoint was written yet"
         return (
-            f"{do}; the last good checkpoint stays in {self.run.folder}, and session(other_schedule=True) "
-            "goes on from it with another schedule"
+            f"{do}; the last good checkpoint stays in {self.run.folder}, and --other-schedule of the command "
+            "line, or session(other_schedule=True), goes on from it with another schedule"
         )
 
 

@@ -4,6 +4,7 @@ from vitrina.recipes.config import RunConfig
 from vitrina.recipes.data import open_data
 from vitrina.recipes.evaluating import Evaluated, evaluate_run, report_run
 from vitrina.recipes.models import RECIPES
+from vitrina.recipes.opening import open_run, with_models
 from vitrina.recipes.toml import check, dumps, load, loads
 from vitrina.recipes.training import Trained, train_run
 from vitrina.recipes.tuning import Tuned, tune_run
@@ -20,7 +21,9 @@ __all__ = [
     "load",
     "loads",
     "open_data",
+    "open_run",
     "report_run",
     "train_run",
     "tune_run",
+    "with_models",
 ]

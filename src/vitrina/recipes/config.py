@@ -256,6 +256,23 @@ class PipelineConfig(Section):
     """Candidates asked of a model with a single source."""
 
 
+class TrainingConfig(Section):
+    """`[training]`: who hears of the epochs of models that learn so, beside the report."""
+
+    tracker: Literal["tensorboard", "mlflow"] | None = None
+    """Where curves of loss and validation go too, those of each fit of `vitrina evaluate` and `train` apart;
+    needs the extra `tracking`."""
+    tracker_where: str | None = None
+    """Its folder, or for MLflow also the URI of a database or server; left out, `tensorboard` or `mlflow` in
+    the run's folder."""
+
+    @model_validator(mode="after")
+    def _where_of_what(self) -> Self:
+        if self.tracker is None and self.tracker_where is not None:
+            raise ValueError(f"has tracker_where = {self.tracker_where!r} and no tracker; name one")
+        return self
+
+
 class ServeConfig(Section):
     """`[serve]`: the defaults of `vitrina serve`."""
 
@@ -295,6 +312,8 @@ class RunConfig(Section):
     """What holds for every model."""
     models: list[ModelConfig] = Field(default_factory=list)
     """Rows of the leaderboard; left out, the classical models with their defaults."""
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    """Who hears of trainings."""
     serve: ServeConfig = Field(default_factory=ServeConfig)
     """Defaults of the service."""
     tune: TuneConfig = Field(default_factory=TuneConfig)
@@ -318,10 +337,12 @@ class RunConfig(Section):
                 for name in ("path", "folder", "items", "users")
             }
         )
-        return self.model_copy(update={"data": data, "out": _rooted(self.out, folder)})
+        where = _rooted(self.training.tracker_where, folder)
+        training = self.training.model_copy(update={"tracker_where": where})
+        return self.model_copy(update={"data": data, "training": training, "out": _rooted(self.out, folder)})
 
 
 def _rooted(path: str | None, folder: Path) -> str | None:
-    if path is None or "://" in path:
+    if path is None or "://" in path or path.startswith("file:"):
         return path
     return str(folder / Path(path).expanduser())

@@ -22,6 +22,7 @@ import polars as pl
 
 from vitrina.errors import ConfigError, VitrinaError
 from vitrina.evaluate import Evaluation
+from vitrina.nn.session import session
 from vitrina.recipes import reporting, toml
 from vitrina.recipes.backtesting import (
     Windows,
@@ -37,6 +38,7 @@ from vitrina.recipes.job import Job, evaluators
 from vitrina.recipes.models import classical_models
 from vitrina.recipes.progress import Reporter, Silent
 from vitrina.recipes.toml import check
+from vitrina.recipes.tracking import check_tracker
 from vitrina.split import Split, rolled
 
 RUN, LEADERBOARD, CONFIG = "run.json", "leaderboard.parquet", "config.toml"
@@ -122,6 +124,7 @@ def evaluate_run(
     out: str | Path | None = None,
     windows: int | None = None,
     fresh: bool = False,
+    other_schedule: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluated:
     """Do the whole job of a configuration.
@@ -131,6 +134,8 @@ def evaluate_run(
         out: folder to write to; None takes that of the configuration.
         windows: test windows of a backtest; None takes what the configuration says.
         fresh: train again what an earlier run in this folder left trained.
+        other_schedule: go on with trainings that were stopped though their epochs, rates or clipping were
+            others, as after a loss that was NaN.
         reporter: hears of the progress.
 
     Raises:
@@ -140,6 +145,7 @@ def evaluate_run(
     say = reporter or Silent()
     if windows is not None:
         config = check(config.model_dump() | {"split": config.split.model_dump() | {"windows": windows}})
+    check_tracker(config.training)
     folder = _made(Path(config.out if out is None else out))
     models = config.models or classical_models()
     with say.step("check the log") as advance:
@@ -159,14 +165,15 @@ def evaluate_run(
     if (absent := reporting.missing()) is not None:
         say.say(absent)
     job = Job(config, folder, data, split, train, measuring, fresh, skipped)
-    with say.step("train and measure", total=sum(job.n_seeds(model) for model in models)) as advance:
-        for model in models:
-            job.measure(model, advance, say)
-    if not any(job.runs.values()):
-        raise VitrinaError("no model could be trained: " + "; ".join(job.failures.values()))
-    earlier, window_failures = measure_windows(
-        config, older, data=data, folder=folder, models=models, fresh=fresh, say=say
-    )
+    with session(other_schedule=other_schedule or None):
+        with say.step("train and measure", total=sum(job.n_seeds(model) for model in models)) as advance:
+            for model in models:
+                job.measure(model, advance, say)
+        if not any(job.runs.values()):
+            raise VitrinaError("no model could be trained: " + "; ".join(job.failures.values()))
+        earlier, window_failures = measure_windows(
+            config, older, data=data, folder=folder, models=models, fresh=fresh, say=say
+        )
     with say.step("intervals, report") as advance:
         advance("intervals, report")
         views = job.views()

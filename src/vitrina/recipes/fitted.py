@@ -2,13 +2,14 @@
 
     models/<name>-<key>/       Pipeline.save, without policies
     models/<name>-<key>.json   what the key was made of, and how long the fit took
-    models/<name>-<key>.checkpoint/   of a long training that was stopped; the next run goes on from it
+    models/<name>-<trained>.checkpoint/   of a long training that was stopped; the next run goes on from it
 
 A source of a merged model that is a model of its own in the same folder is read from there too.
 
 The key is a hash of the split (which includes the hash of the data), of the vocabulary and the tables that
 the model reads, of the model with all its parameters and seed, and of the version of Vitrina: a change of any
-of them trains again.
+of them trains again. `trained` is the same hash without the parameters of a schedule (rates, epochs,
+clipping), so that a training which was stopped may go on with others where a session says so.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from vitrina.errors import ArtifactError
 from vitrina.log import Catalogue, Histories
 from vitrina.nn.session import session
 from vitrina.pipeline import Pipeline, Source
+from vitrina.recipes.tracking import UNTRACKED, Tracking, told
 
 
 class Fitted(NamedTuple):
@@ -50,6 +52,7 @@ def fit(
     data: str,
     fresh: bool = False,
     heard: Callable[[str], None] | None = None,
+    tracking: Tracking = UNTRACKED,
 ) -> Fitted:
     """Fit a pipeline, or read what an earlier run fitted with the same data and parameters.
 
@@ -63,15 +66,16 @@ def fit(
         data: digest of the split.
         fresh: fit even if there is one.
         heard: hears of the progress of a long training.
+        tracking: who hears of the epochs of this fit, by its name and what it is made of.
     """
-    if folder is None:
-        began = time.perf_counter()
-        with session(heard=heard, norms=True):
-            return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
     read = {"items": train.items.digest, "tables": _tables(pipeline, items, users)}
     about = describe(pipeline) | read | {"data": data, "vitrina": __version__}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    home = folder / f"{slug(name)}-{key}"
+    own = f"{slug(name)}-{_key(about)}"
+    if folder is None:
+        began = time.perf_counter()
+        with tracking(own, told(name, about)), session(heard=heard, norms=True):
+            return Fitted(pipeline.fit(train, items, users), time.perf_counter() - began, False)
+    home = folder / own
     note = home.with_name(home.name + ".json")
     if not fresh and note.is_file():
         try:
@@ -80,7 +84,7 @@ def fit(
             return Fitted(_with_generators_of(pipeline, loaded, train, items), fit_s, True)
         except (ArtifactError, ValueError, KeyError, TypeError):
             pass  # half-written or of an older layout: it is only a copy, and is made again below
-    checkpoints = home.with_name(home.name + ".checkpoint")
+    checkpoints = folder / f"{slug(name)}-{_key(_unscheduled(about, pipeline))}.checkpoint"
     if fresh:
         shutil.rmtree(checkpoints, ignore_errors=True)
     known = {} if fresh else _sources_on_disk(folder, about)
@@ -88,13 +92,27 @@ def fit(
         if source.name in known:
             source.take(known[source.name].source)
     began = time.perf_counter()
-    with session(folder=checkpoints, heard=heard, norms=True):
+    with tracking(own, told(name, about)), session(folder=checkpoints, heard=heard, norms=True):
         pipeline.fit(train, items, users, fitted=known)
     fit_s = time.perf_counter() - began + sum(one.fit_s for one in known.values())
     replace(pipeline, policies=()).save(home)
     note.write_text(json.dumps(about | {"fit_s": fit_s}, indent=1, default=str))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Fitted(pipeline, fit_s, False)
+
+
+def _key(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _unscheduled(about: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
+    """What a key is made of, without the parameters of schedules, which checkpoints hold and compare."""
+    sources = []
+    for entry, source in zip(about["sources"], pipeline.sources, strict=True):
+        left_out = getattr(source.generator, "scheduled", ())
+        kept = {name: value for name, value in entry["params"].items() if name not in left_out}
+        sources.append({**entry, "params": kept})
+    return {**about, "sources": sources}
 
 
 class _Known(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vitrina.recipes import build, fitted
 from vitrina.recipes.config import ModelConfig, RunConfig
 from vitrina.recipes.data import Data
 from vitrina.recipes.progress import Advance, Reporter
+from vitrina.recipes.tracking import tracked
 from vitrina.split import Split
 
 
@@ -79,6 +81,7 @@ class Job:
             data=self.split.digest,
             fresh=self.fresh,
             heard=say.note,
+            tracking=partial(tracked, self.config.training, self.folder),
         )
         self.made_of[model.label] = fitted.describe(made.pipeline)
         if made.reused:

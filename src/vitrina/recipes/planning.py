@@ -22,6 +22,7 @@ models, numbers kept against autograd's, and memory of training against the peak
 times).
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,15 +82,11 @@ def plan(
         gigabytes_per_s: what its memory moves in a second.
 
     Raises:
-        ConfigError: there is no such model or parameter, it learns no next item, or a size is not > 0.
+        ConfigError: there is no such model or parameter, it learns no next item, or there is no such log.
     """
-    sizes = {
-        "items": n_items, "users": n_users, "events": n_events, "teraflops": teraflops,
-        "gigabytes_per_s": gigabytes_per_s,
-    }  # fmt: skip
-    for name, value in sizes.items():
-        if not value > 0:
-            raise ConfigError(f"plan needs {name} > 0, got {value}")
+    _check_sizes(
+        items=n_items, users=n_users, events=n_events, teraflops=teraflops, gigabytes_per_s=gigabytes_per_s
+    )
     model: Any = generator(kind, params)
     network = _network(kind, model, n_items)
     tables, dense = _parameters(network, model)
@@ -132,6 +129,18 @@ def plan(
         seconds_per_step=step_s,
         seconds_per_epoch=per_position * n_positions / (teraflops * 1e12) + n_steps * optimizer_s,
     )
+
+
+def _check_sizes(**sizes: float) -> None:
+    for name, value in sizes.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"plan needs {name} > 0 and finite, got {value}")
+    events, users = sizes["events"], sizes["users"]
+    if events <= users:
+        raise ConfigError(
+            "plan needs more events than users, because every user has one and a model learns from the next; "
+            f"got events={events:,} and users={users:,}, give the rows of the log and its distinct users"
+        )
 
 
 def kept_numbers(network: Any) -> float:

@@ -21,12 +21,13 @@ from typing import Any
 from vitrina.errors import ConfigError
 from vitrina.log import Histories
 from vitrina.nn.session import session
-from vitrina.recipes import build, cards, processes, reporting, toml
-from vitrina.recipes.config import ModelConfig, RunConfig
+from vitrina.recipes import build, cards, fitted, processes, reporting, toml
+from vitrina.recipes.config import RunConfig
 from vitrina.recipes.data import Data, open_data, vocabulary
 from vitrina.recipes.evaluating import CONFIG, RUN, evaluate_run, read_summary
-from vitrina.recipes.models import classical_models
+from vitrina.recipes.opening import with_models
 from vitrina.recipes.progress import Reporter, Silent
+from vitrina.recipes.tracking import check_tracker, told, tracked
 
 SERVED = "served"
 
@@ -69,16 +70,17 @@ def train_run(
             before an evaluation chose the model.
     """
     say = reporter or Silent()
+    check_tracker(config.training)
     run_folder = Path(config.out)
     name = model or config.serve.model
     summary = _finished(config, run_folder)
     if name is None:
         if summary is None:
             processes.check_alone("evaluate")
-            summary = evaluate_run(config, reporter=reporter).summary()
+            summary = evaluate_run(config, other_schedule=other_schedule, reporter=reporter).summary()
         name = str(summary["winner"])
         say.say(f"winner of the evaluation: {name}")
-    chosen = _named(config, name)
+    (chosen,) = with_models(config, [name]).models
     target = run_folder / SERVED if out is None else Path(out)
     with say.step(f"train {name} on everything", total=1) as advance:
         advance(f"train {name} on everything")
@@ -86,7 +88,15 @@ def train_run(
         hide_seen = config.evaluate.repeats[0] == "new_only"
         pipeline = build.pipeline(chosen, config.pipeline, hide_seen=hide_seen, seed=config.evaluate.seed)
         began = time.perf_counter()
-        with session(folder=target / "checkpoint", heard=say.note, other_schedule=other_schedule):
+        with (
+            tracked(
+                config.training,
+                run_folder,
+                f"{fitted.slug(name)}-served",
+                told(name, fitted.describe(pipeline)),
+            ),
+            session(folder=target / "checkpoint", heard=say.note, other_schedule=other_schedule or None),
+        ):
             pipeline.fit(histories, data.items, data.users)
         fit_s = time.perf_counter() - began
         processes.wait()
@@ -108,20 +118,13 @@ def _read(config: RunConfig, run_folder: Path, target: Path, aside: Path | None)
 
 
 def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
-    """The summary of an evaluation of this very configuration, or None."""
+    """The summary of an evaluation of this very configuration, whoever heard of it, or None."""
     if not (folder / RUN).is_file():
         return None
     summary = read_summary(folder)
-    same = summary.get("config") == json.loads(json.dumps(config.model_dump(exclude_none=True)))
-    return summary if same else None
-
-
-def _named(config: RunConfig, name: str) -> ModelConfig:
-    models = config.models or classical_models()
-    for model in models:
-        if model.label == name:
-            return model
-    raise ConfigError(f"no model {name!r} in the configuration; it has: {', '.join(m.label for m in models)}")
+    wanted = json.loads(json.dumps(config.model_dump(exclude_none=True, exclude={"training"})))
+    before = {key: value for key, value in summary.get("config", {}).items() if key != "training"}
+    return summary if before == wanted else None
 
 
 def _write_papers(target: Path, card: dict[str, Any], config: RunConfig, run_folder: Path | None) -> None:
