@@ -321,7 +321,7 @@ class ARGUS(NextItemModel):
         known = preferences(train, self._shown, self._codes(train, self.refusals))
         windows = self._windows(train)
         context_NC, around = self._contexts(train), session.current()
-        begun = _hash_of(tensor.numpy(force=True) for tensor in objective.state_dict().values())[:8]
+        begun = _hash_of(t.detach().cpu().numpy() for t in objective.state_dict().values())[:8]
 
         def tuned(epoch: int) -> Any:
             rng = np.random.default_rng([self.seed, 1, epoch])
