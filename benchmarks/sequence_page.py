@@ -181,15 +181,16 @@ counted targets ([what that cost](negative_results.md)); they wait to be trained
 took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and
 finds next to nothing else. A merged list takes both: the demo's has 0.341.
 
-On MovieLens 1M in time order every sequence model stays below bestsellers of the last days, EASE, neighbours
-and bestsellers of all time, though with each user's last row held out SASRec is far above them. The held-out
-tenth lasts 26 months, and a person has 38 rows in it in the median: most of what is asked for is far away.
-Of rows taken within 30 days of the cut SASRec with a trend finds as much as neighbours and EASE (0.134, 0.132,
-0.128; bestsellers of the last days 0.155), of rows after half a year far less (0.153, 0.200, 0.208): what a
-model of the next row learns does not last. After one epoch, the seven that validation chose, and twenty, SASRec
-has 0.113, 0.108 and 0.104 of the first 30 days, and 0.159, 0.114 and 0.110 of what comes after half a year. Its lists move from the head of the catalogue to the middle and tail meanwhile. Validation
-cannot tell, for it has 19 days, the latest twentieth of the training rows: 362 of its 464 people are back
-within 30 days, 287 of 1,182 in the test. So models that stop after an epoch or two are ahead. On Beauty,
-whose held-out rows span two months, what is learned carries over, and SASRec with a trend is ahead or
-level in every group with a history.
+On MovieLens 1M in time order every sequence model stays below bestsellers of the last days, EASE,
+neighbours and bestsellers of all time, though with each user's last row held out SASRec is far above them.
+The held-out tenth lasts 26 months, and a person has 38 rows in it in the median: most of what is asked for
+is far away. Of rows taken within 30 days of the cut SASRec with a trend finds as much as neighbours and
+EASE (0.134, 0.132, 0.128; bestsellers of the last days 0.155), of rows after half a year far less (0.153,
+0.200, 0.208): what a model of the next row learns does not last. After one epoch, the seven that validation
+chose, and twenty, SASRec has 0.113, 0.108 and 0.104 of the first 30 days, and 0.159, 0.114 and 0.110 of
+what comes after half a year. Its lists move from the head of the catalogue to the middle and tail
+meanwhile. Validation cannot tell, for it has 19 days, the latest twentieth of the training rows: 362 of its
+464 people are back within 30 days, 287 of 1,182 in the test. So models that stop after an epoch or two are
+ahead. On Beauty, whose held-out rows span two months, what is learned carries over, and SASRec with a trend
+is ahead or level in every group with a history.
 """
