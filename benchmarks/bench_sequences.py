@@ -92,8 +92,7 @@ def entry_of(case: Case, view: str) -> dict[str, Any] | None:
         for key, _ in runs
     ]
     entry: dict[str, Any] = {"table": case.table, "view": view, "model": case.label, "group": case.group}
-    told = (case.disclosed, first.get("note", ""))
-    entry |= {"disclosed": "; ".join(filter(None, told)), "kind": case.kind, "is_simple": case.is_simple}
+    entry |= {"disclosed": case.disclosed, "kind": case.kind, "is_simple": case.is_simple}
     entry |= {name: interval(mean_UC[:, at]) for at, name in enumerate(METRICS)}
     return entry | {
         "seeds": len(runs),

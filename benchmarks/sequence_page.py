@@ -174,9 +174,6 @@ order every epoch (`shuffle_ties`). All three were chosen on Online Retail's 30 
 the item before, and whether it is among the most popular items that hold a third of the training rows (head),
 the next third, or the rest.
 
-Rows that say "batches of like length" were trained until 21 November 2026, when windows of like length shared
-a batch and log Q counted all rows ([what that cost](negative_results.md)); they wait to be trained anew.
-
 `OwnHistory` stays ahead on Online Retail where repeats count because of them alone: it orders what a user
 took by how often and how lately, which a model of the next row keeps only as far as its vectors can, and
 finds next to nothing else. A merged list takes both: the demo's has 0.341.

@@ -9,8 +9,7 @@
     retail_tune   Online Retail without its test part, the last 30 days of the rest held out: what parameters
                   of the models were chosen on
 
-Results lie under .bench/sequences/<hash of what was asked>.json and .parquet. A `note` that is added to
-such a .json by hand is shown beside the model: what no longer holds of a run that is kept.
+Results lie under .bench/sequences/<hash of what was asked>.json and .parquet.
 """
 
 import hashlib
